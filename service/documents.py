@@ -1,0 +1,89 @@
+"""What travels through the pipeline: a record is read, becomes a document, and gets an outcome."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Position(NamedTuple):
+    """Where a record stands in its input."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+
+class Record(NamedTuple):
+    """One record of an input, as it was read; `timestamp` is the broker's or producer's, in milliseconds UTC."""
+
+    position: Position
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes held while the record is in hand (key, value and headers)."""
+        size = len(self.key or b"") + len(self.value or b"")
+        if self.headers:
+            size += sum(len(name) + len(value or b"") for name, value in self.headers)
+        return size
+
+
+class Document(NamedTuple):
+    """A record whose text has been found; `id` is the user's own and need not be unique, `read_at` is monotonic."""
+
+    record: Record
+    id: str
+    text: str
+    language: str | None
+    read_at: float
+
+
+class ClassScore(NamedTuple):
+    """A class and how sure the classifier is of it, 0 to 1; None where the API gives no score."""
+
+    name: str
+    score: float | None
+
+
+class Reason(StrEnum):
+    """Why a document was refused: the closed set of dead-letter reasons and of the `reason` metric label."""
+
+    UNDECODABLE = "undecodable"
+    MISSING_TEXT = "missing_text"
+    EMPTY_TEXT = "empty_text"
+    TOO_LONG = "too_long"
+    TOMBSTONE = "tombstone"
+    REFUSED_BY_CLASSIFIER = "refused_by_classifier"
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """The classes of one document, best first (possibly none, in multi-label classification).
+
+    `units` is what the account is billed for, in the provider's own unit (Azure: text records of 1,000 characters);
+    0 where nothing is billed. `warnings` are the classifier's own.
+    """
+
+    classes: tuple[ClassScore, ...]
+    units: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One document that nobody will classify; `message` tells a person why and never holds the document's text."""
+
+    reason: Reason
+    message: str
+
+
+Outcome = Classified | Refused
