@@ -1,0 +1,423 @@
+"""The settings: one frozen tree, read from a YAML file and `LABELSTREAM_…__…` environment variables.
+
+A part of the service receives its own branch, never the root. Unknown keys are errors that name the nearest known one;
+durations are written `200ms`, `30s`, `5m` or `1h`, sizes `512KiB`, `64MiB`, plain numbers are seconds and bytes.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.errors import Misconfigured
+
+_PREFIX = "LABELSTREAM_"
+_DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_LOOPBACK = {"localhost", "::1"}
+
+
+def _quantity(units: Mapping[str, float], example: str) -> BeforeValidator:
+    def parse(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", value)
+        if match is None or (match[2] and match[2] not in units):
+            raise ValueError(f"write it as {example} (units: {', '.join(units)})")
+        return float(match[1]) * (units[match[2]] if match[2] else 1)
+
+    return BeforeValidator(parse)
+
+
+Seconds = Annotated[float, _quantity(_DURATIONS, "200ms or 30s"), Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[int, _quantity(_SIZES, "64MiB"), Field(gt=0)]
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stays on this machine."""
+    return host in _LOOPBACK or host.startswith("127.")
+
+
+def _pointer(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"{value!r} is not a JSON pointer; write /{value.lstrip('/.').replace('.', '/')}")
+    return value
+
+
+Pointer = Annotated[str, AfterValidator(_pointer)]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+
+
+def _refuse_unknown(model: type[BaseModel], given: object) -> None:
+    if isinstance(given, Mapping):
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        unknown = [f"unknown key {key!r}, {_nearest(str(key), known)}" for key in given if key not in known]
+        if unknown:
+            raise ValueError("; ".join(unknown))
+
+
+class Branch(BaseModel):
+    """A part of the tree: frozen, with unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: object) -> object:
+        _refuse_unknown(cls, given)
+        return given
+
+
+def _secret(value: SecretStr | None, file: Path | None, name: str) -> SecretStr:
+    if (value is None) == (file is None):
+        raise ValueError(f"give either {name} or {name}_file")
+    if value is not None:
+        found = value.get_secret_value()
+    elif file is not None:
+        try:
+            found = file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ValueError(f"{name}_file {file} cannot be read: {error.strerror}") from None
+    if not found:
+        raise ValueError(f"{name} is empty")
+    if not (found.isascii() and found.isprintable()):
+        raise ValueError(f"{name} holds characters that no key has (a line break or a non-ASCII letter?)")
+    return SecretStr(found)
+
+
+class Kafka(Branch):
+    """The cluster and how to speak to it.
+
+    Transport is encrypted unless the bootstrap servers are on this machine or `security_protocol` says otherwise.
+    """
+
+    bootstrap_servers: str
+    group_id: str
+    client_id: str = "labelstream"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    sasl_password_file: Path | None = None
+    ssl_ca_file: Path | None = None
+    ssl_cert_file: Path | None = None
+    ssl_key_file: Path | None = None
+    auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    session_timeout: Seconds = 45.0
+    rebalance_timeout: Seconds = 60.0
+    fetch_max_wait: Seconds = 0.5
+    request_timeout: Seconds = 40.0
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        for server in value.split(","):
+            if not re.fullmatch(r"\s*(\[[0-9A-Fa-f:]+\]|[^\s:/,]+):[0-9]{1,5}\s*", server):
+                raise ValueError(f"{server.strip()!r} is not host:port")
+        return value.replace(" ", "")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.sasl_username is not None:
+            _secret(self.sasl_password, self.sasl_password_file, "sasl_password")
+        elif self.protocol.startswith("SASL"):
+            raise ValueError(f"security_protocol {self.protocol} needs sasl_username and sasl_password")
+        return self
+
+    @property
+    def protocol(self) -> str:
+        """`security_protocol`, or the safest that fits what else is set."""
+        if self.security_protocol is not None:
+            return self.security_protocol
+        hosts = [server.rsplit(":", 1)[0].strip("[]") for server in self.bootstrap_servers.split(",")]
+        if all(map(is_loopback, hosts)):
+            return "SASL_PLAINTEXT" if self.sasl_username else "PLAINTEXT"
+        return "SASL_SSL" if self.sasl_username else "SSL"
+
+    @property
+    def password(self) -> SecretStr | None:
+        """The SASL password, from wherever it is kept."""
+        if self.sasl_username is None:
+            return None
+        return _secret(self.sasl_password, self.sasl_password_file, "sasl_password")
+
+
+class Limits(Branch):
+    """What an account may be asked for; None is no limit of that kind."""
+
+    in_flight: Annotated[int, Field(ge=1, le=10_000)] = 16
+    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    characters_per_second: Annotated[float, Field(gt=0)] | None = None
+
+
+class AzureLanguage(Branch):
+    """An Azure Language resource with a deployed custom text classification project."""
+
+    provider: Literal["azure_language"]
+    endpoint: str
+    key: SecretStr | None = None
+    key_file: Path | None = None
+    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")]
+    deployment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")]
+    task: Literal["single_label", "multi_label"]
+    api_version: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$")] = "2023-04-01"
+    request_timeout: Annotated[Seconds, Field(gt=0)] = 30.0
+    job_deadline: Annotated[Seconds, Field(gt=0)] = 600.0
+    plaintext: bool = False
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        url = urlsplit(self.endpoint)
+        if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+            raise ValueError(
+                f"endpoint {self.endpoint!r} is not a URL such as https://NAME.cognitiveservices.azure.com"
+            )
+        if url.username or url.password:
+            raise ValueError("endpoint holds a user name or password; the key goes into key or key_file")
+        if url.scheme == "http" and not is_loopback(url.hostname) and not self.plaintext:
+            raise ValueError("endpoint would send documents and the key unencrypted: use https, or set plaintext: true")
+        _secret(self.key, self.key_file, "key")
+        return self
+
+    @property
+    def secret(self) -> SecretStr:
+        """The resource key, from wherever it is kept."""
+        return _secret(self.key, self.key_file, "key")
+
+
+class Local(Branch):
+    """A model trained by `labelstream models train`, answered by this process itself."""
+
+    provider: Literal["local"]
+    model: Path
+    limits: Limits = Limits(in_flight=2)
+
+
+Account = Annotated[AzureLanguage | Local, Field(discriminator="provider")]
+
+
+class Fields(Branch):
+    """Where in a record the document is: `json` values addressed by JSON pointers (RFC 6901), or the whole as `text`.
+
+    Several text pointers are joined by line breaks, in order; those that are missing or null are left out, as long as
+    one is there.
+    """
+
+    format: Literal["json", "text"] = "json"
+    id: Pointer | None = "/id"
+    text: tuple[Pointer, ...] = ("/text",)
+    language: Pointer | None = None
+    max_characters: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class Batch(Branch):
+    """How many documents go into one call at most, and how long the first of them may wait for company."""
+
+    documents: Annotated[int, Field(ge=1)] = 25
+    characters: Annotated[int, Field(ge=1)] = 125_000
+    wait: Seconds = 0.2
+
+
+class Capacity(Branch):
+    """What may be in hand at once, read but not yet answered: the back-pressure on the input.
+
+    More rides out slow answers; less means less memory and fewer repeats after a crash.
+    """
+
+    documents: Annotated[int, Field(ge=1)] = 10_000
+    bytes: Bytes = 64 * 1024**2
+
+
+class Route(Branch):
+    """A copy of the result to another topic: when `class` scores at least `at_least`, or the best is `best_below`."""
+
+    class_: str | None = Field(default=None, alias="class")
+    at_least: Share = 0.0
+    best_below: Share | None = None
+    to: Topic
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Self:
+        if (self.class_ is None) == (self.best_below is None):
+            raise ValueError("give either class (with at_least) or best_below")
+        if self.best_below is not None and "at_least" in self.model_fields_set:
+            raise ValueError("at_least goes with class, not with best_below")
+        return self
+
+
+class Stream(Branch):
+    """One input topic, the accounts that classify it in order of preference, and where the answers go."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    input: Topic
+    document: Fields = Fields()
+    classify_with: Annotated[tuple[str, ...], Field(min_length=1)]
+    batch: Batch = Batch()
+    capacity: Capacity = Capacity()
+    output: Topic
+    routes: tuple[Route, ...] = ()
+    dead_letter: Topic
+    tombstones: Literal["dead_letter", "skip"] = "dead_letter"
+    commit_every: Annotated[Seconds, Field(gt=0)] = 1.0
+    drain: Seconds = 25.0
+
+    @field_validator("classify_with", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _no_loop(self) -> Self:
+        if self.input in self.topics_written:
+            raise ValueError(f"the input topic {self.input!r} is also written to: documents would go round for ever")
+        return self
+
+    @property
+    def topics_written(self) -> tuple[str, ...]:
+        """Every topic that results, copies and dead letters go to, each once."""
+        return tuple(dict.fromkeys((self.output, *(route.to for route in self.routes), self.dead_letter)))
+
+
+class Health(Branch):
+    """Where `/livez`, `/readyz` and `/metrics` are answered; no document or key is ever shown there."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+
+
+class Log(Branch):
+    """How much is said and in which form: `auto` is readable lines on a terminal and JSON elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings(BaseSettings):
+    """The whole tree; see `config/triage.yaml` for every setting with its reason."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, env_prefix=_PREFIX, env_nested_delimiter="__"
+    )
+
+    kafka: Kafka
+    delivery: Literal["at_least_once"] = "at_least_once"
+    accounts: Annotated[dict[str, Account], Field(min_length=1)]
+    streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
+    health: Health = Health()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file; there are no other sources."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: object) -> object:
+        _refuse_unknown(cls, given)
+        return given
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        names = [stream.name for stream in self.streams]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"streams: the name {twice.pop()!r} is given twice")
+        for i, stream in enumerate(self.streams):
+            for name in stream.classify_with:
+                if name not in self.accounts:
+                    raise ValueError(
+                        f"streams[{i}].classify_with: no account {name!r}, {_nearest(name, list(self.accounts))}"
+                    )
+        return self
+
+
+def load(path: Path) -> Settings:
+    """The settings of a YAML file, with environment variables over it.
+
+    Raises:
+        Misconfigured: naming every wrong setting, the file, and the nearest known key where one is unknown.
+
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"{path}: is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise Misconfigured(f"{path}: is not YAML: {error}") from None
+    return parse(tree, str(path))
+
+
+def parse(tree: object, origin: str = "settings") -> Settings:
+    """As `load`, from the tree itself; `origin` is how messages call it."""
+    if not isinstance(tree, dict):
+        raise Misconfigured(f"{origin}: must be a mapping with the keys {', '.join(Settings.model_fields)}")
+    for name in os.environ:
+        branch = name.removeprefix(_PREFIX).split("__")[0].lower()
+        if name.startswith(_PREFIX) and "__" in name and branch not in Settings.model_fields:
+            raise Misconfigured(f"{name}: no such setting, {_nearest(branch, list(Settings.model_fields))}")
+    try:
+        return Settings(**tree)
+    except ValidationError as error:
+        found = error.errors()
+        deeper = {fault["loc"][: len(fault["loc"]) - 1] for fault in found}
+        faults = [
+            f"{_path(fault['loc'])}{_message(fault)}"
+            for fault in found
+            if not (fault["type"] == "too_short" and fault["loc"] in deeper)  # a wrong item counts as none at all
+        ]
+        raise Misconfigured("\n".join(f"{origin}: {fault}" for fault in faults)) from None
+
+
+def _path(where: tuple[int | str, ...]) -> str:
+    parts: list[str] = []
+    for i, part in enumerate(where):
+        if i == 2 and where[0] == "accounts":
+            continue  # the tag of the union, not a key of the file
+        parts.append(f"[{part}]" if isinstance(part, int) else f".{part}")
+    return "".join(parts).removeprefix(".") + (": " if parts else "")
+
+
+def _message(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "missing":
+        return "is required"
+    return str(fault["msg"]).removeprefix("Value error, ")
