@@ -38,7 +38,7 @@ class Record(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A record whose text has been found; `id` is the user's own and need not be unique, `read_at` is monotonic."""
+    """A record whose text has been found; `id` is the user's own and need not be unique, `read_at` is Unix time."""
 
     record: Record
     id: str

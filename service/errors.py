@@ -43,3 +43,7 @@ class Rejected(CallFailed):
 
 class Misconfigured(CallFailed):
     """A setting is wrong (key, endpoint, project, topic …); the message names it and says what to do."""
+
+
+class Fenced(Exception):
+    """A commit was refused because the partitions are somebody else's by now; their new owner repeats the work."""

@@ -1,0 +1,207 @@
+"""Who answers a batch: accounts in order of preference, tried until one does.
+
+An outage is not the documents' fault: while no account can answer, a batch waits here and its offsets stay uncommitted.
+A request that is refused for its content is halved until the document at fault stands alone.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from service.documents import Document, Outcome, Reason, Refused
+from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
+from service.jobs import JobProvider, PollTimes, follow
+from service.limits import Limits
+from service.telemetry import AccountStatistics, AccountTelemetry
+
+_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.5, 30.0
+
+
+class Provider(Protocol):
+    """A classifier behind some API: what it is, and how much one call may hold."""
+
+    documents_per_call: int
+    characters_per_call: int
+    characters_per_document: int
+    model: str
+    task: str
+
+    async def probe(self) -> None:
+        """See whether it can be reached and lets us in, at no cost. Raises Misconfigured or Unavailable."""
+        ...
+
+
+class CallProvider(Provider, Protocol):
+    """A classifier that answers in the call itself; errors as in `service.errors`."""
+
+    async def classify(self, documents: Sequence[Document]) -> list[Outcome]:
+        """One outcome for each document, in their order."""
+        ...
+
+
+@runtime_checkable
+class JobbingProvider(Provider, JobProvider, Protocol):
+    """A classifier that answers through jobs."""
+
+
+class Account:
+    """Somebody who can answer: a provider, the limits of what it may be asked for, and how well it is.
+
+    After a failure it is left alone for a while, twice as long after each further one, until it answers again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        provider: CallProvider | JobbingProvider,
+        *,
+        limits: Limits,
+        telemetry: AccountTelemetry,
+        job_deadline: float = 600.0,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.provider = provider
+        self.limits = limits
+        self.telemetry = telemetry
+        self._failures = 0
+        if isinstance(provider, JobbingProvider):
+            self._ask = self._by_job(provider, job_deadline)
+        else:
+            self._ask = provider.classify
+
+    def fits(self, documents: Sequence[Document]) -> bool:
+        """Whether the account takes documents of this length at all."""
+        return all(len(document.text) <= self.provider.characters_per_document for document in documents)
+
+    async def classify(self, documents: Sequence[Document]) -> list[Outcome]:
+        """One outcome for each document; errors as in `service.errors`, and the account takes note of them."""
+        try:
+            outcomes = await self._ask(documents)
+        except (Throttled, Unavailable) as error:
+            self._set_back(error)
+            raise
+        except (Rejected, Misconfigured) as error:
+            self.telemetry.error("classify", "auth" if isinstance(error, Misconfigured) else "document_error")
+            raise
+        self._failures = 0
+        self.telemetry.answered(outcomes)
+        return outcomes
+
+    def statistics(self) -> AccountStatistics:
+        """A picture of this moment."""
+        return AccountStatistics(self.name, self.kind, self.limits.statistics(), self._failures)
+
+    def _by_job(
+        self, provider: JobbingProvider, deadline: float
+    ) -> Callable[[Sequence[Document]], Awaitable[list[Outcome]]]:
+        times = PollTimes()
+
+        async def ask(documents: Sequence[Document]) -> list[Outcome]:
+            began = time.monotonic()
+            outcomes, polls = await follow(provider, documents, times, deadline, self._set_back)
+            self.telemetry.job(time.monotonic() - began, polls)
+            return outcomes
+
+        return ask
+
+    def _set_back(self, error: Throttled | Unavailable) -> None:
+        reason = _reason(error)
+        self.telemetry.retried(reason, error.retry_after)
+        if error.retry_after is not None:
+            self.limits.quiet(error.retry_after)
+        elif not self.limits.quiet_for:  # calls that were out together fail together: that is one failure
+            self._failures += 1
+            longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(self._failures - 1, 16))
+            self.limits.quiet(longest * random.uniform(0.5, 1))  # noqa: S311  spreads replicas, keeps no secret
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Documents that are asked for together; `asked` while they are out at an account, so worth waiting for."""
+
+    documents: Sequence[Document]
+    asked: bool = False
+
+    @contextmanager
+    def out(self) -> Iterator[None]:
+        """Mark the batch as asked for the length of the block."""
+        self.asked = True
+        try:
+            yield
+        finally:
+            self.asked = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outcomes of some documents, and who gave them; `at` is the wall clock in seconds."""
+
+    documents: Sequence[Document]
+    outcomes: Sequence[Outcome]
+    account: Account
+    attempts: int
+    at: float
+
+
+class Dispatcher:
+    """The accounts of a stream, in order of preference."""
+
+    def __init__(self, accounts: Sequence[Account]) -> None:
+        self.accounts = accounts
+        providers = [account.provider for account in accounts]
+        self.documents_per_call = min(provider.documents_per_call for provider in providers)
+        self.characters_per_call = min(provider.characters_per_call for provider in providers)
+        self.characters_per_document = max(provider.characters_per_document for provider in providers)
+
+    async def classify(self, batch: Batch) -> list[Answer]:
+        """Answers that together cover every document of the batch, however long it takes.
+
+        Raises Misconfigured: asking again would not help.
+        """
+        return await self._classify(batch, batch.documents)
+
+    async def _classify(self, batch: Batch, documents: Sequence[Document]) -> list[Answer]:
+        attempts = 0
+        while True:
+            account = await self._ready(documents)
+            async with account.limits.admit(sum(len(document.text) for document in documents)):
+                attempts += 1
+                with batch.out():
+                    try:
+                        return [await _answer(account, documents, attempts)]
+                    except (Throttled, Unavailable):
+                        continue
+                    except Rejected as rejection:
+                        if len(documents) == 1:
+                            refused = Refused(Reason.REFUSED_BY_CLASSIFIER, str(rejection))
+                            return [Answer(documents, [refused], account, attempts, time.time())]
+            half = len(documents) // 2
+            first = await self._classify(batch, documents[:half])
+            return first + await self._classify(batch, documents[half:])
+
+    async def _ready(self, documents: Sequence[Document]) -> Account:
+        fitting = [account for account in self.accounts if account.fits(documents)]
+        while True:
+            for account in fitting:
+                if not account.limits.quiet_for:
+                    return account
+            await asyncio.sleep(min(account.limits.quiet_for for account in fitting))
+
+
+async def _answer(account: Account, documents: Sequence[Document], attempts: int) -> Answer:
+    account.telemetry.asked(
+        len(documents), sum(len(document.text) for document in documents), account.provider.documents_per_call
+    )
+    return Answer(documents, await account.classify(documents), account, attempts, time.time())
+
+
+def _reason(error: CallFailed) -> str:
+    if isinstance(error, JobLost):
+        return "job_lost"
+    return "throttled" if isinstance(error, Throttled) else "unavailable"

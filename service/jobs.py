@@ -1,0 +1,94 @@
+"""A job is a slow call: submitted, asked after, and read. `follow` makes it look like any other call."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from service.documents import Document, Outcome
+from service.errors import CallFailed, JobLost, Throttled, Unavailable
+
+_FIRST_GUESS = 0.25
+_SHORTEST, _LONGEST = 0.005, 30.0
+
+
+class JobProvider(Protocol):
+    """What can be asked for answers by submitting a job; errors as in `service.errors`."""
+
+    async def submit(self, documents: Sequence[Document]) -> str:
+        """Hand the documents in; gives the job's name for `poll` and `cancel`."""
+        ...
+
+    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
+        """The outcomes in the order of `documents`, None while there are none; raises JobLost when none will come."""
+        ...
+
+    async def cancel(self, job: str) -> None:
+        """Ask that the job be given up."""
+        ...
+
+
+class PollTimes:
+    """When to ask after a job, learnt from the jobs before it.
+
+    The first poll comes at the typical duration. It creeps down while jobs are found done at the first look and jumps
+    up a part of the excess when one is not, so that about one job in six needs a second look.
+    """
+
+    def __init__(self, first_guess: float = _FIRST_GUESS) -> None:
+        self._typical = first_guess
+
+    def first(self) -> float:
+        """Seconds from submitting to the first poll."""
+        return self._typical
+
+    def following(self, polls: int) -> float:
+        """Seconds to the next poll, after `polls` of them found the job unfinished: at first short, then longer."""
+        return min(_LONGEST, max(_SHORTEST, 0.1 * self._typical) * 1.5 ** (polls - 1))
+
+    def observe(self, duration: float, polls: int) -> None:
+        """Learn from a job that was found done `duration` seconds after it was submitted, at poll number `polls`."""
+        if polls == 1:
+            self._typical *= 0.998
+        else:
+            self._typical += 0.1 * (duration - self._typical) if polls <= 3 else 0.5 * (duration - self._typical)
+        self._typical = min(_LONGEST, max(_SHORTEST, self._typical))
+
+
+async def follow(
+    provider: JobProvider,
+    documents: Sequence[Document],
+    times: PollTimes,
+    deadline: float,
+    setback: Callable[[Throttled | Unavailable], None],
+) -> tuple[list[Outcome], int]:
+    """Submit a job and wait for its outcomes; gives them with the number of polls it took.
+
+    A poll that fails for a passing reason (told to `setback`) does not lose the job: it is asked after again until
+    `deadline`, in seconds after submitting. Raises JobLost when it has not answered by then, and whatever `submit` and
+    `poll` raise.
+    """
+    loop = asyncio.get_running_loop()
+    submitted = loop.time()
+    job = await provider.submit(documents)
+    wait, polls = times.first() - (loop.time() - submitted), 0
+    while True:
+        await asyncio.sleep(max(0.0, wait))
+        polls += 1
+        try:
+            outcomes = await provider.poll(job, documents)
+        except JobLost:
+            raise
+        except (Throttled, Unavailable) as error:
+            setback(error)
+            outcomes, wait = None, error.retry_after or max(1.0, times.following(polls))
+        else:
+            wait = times.following(polls)
+        passed = loop.time() - submitted
+        if outcomes is not None:
+            times.observe(passed, polls)
+            return outcomes, polls
+        if passed + wait > deadline:
+            with suppress(CallFailed):
+                await provider.cancel(job)
+            raise JobLost(f"a job had no answer {passed:.0f} s after it was submitted (job_deadline {deadline:.0f} s)")

@@ -1,0 +1,306 @@
+"""What has been read, what is finished, and what may therefore be committed.
+
+Documents finish out of order; Kafka's commit is one number a partition. What is committed is the position below which
+everything is finished (the low-water mark), and beside it, in the commit's metadata, the finished offsets above it, so
+that a restart repeats only what was unfinished.
+
+A record is its own receipt: what counts is the very object that was read under the present assignment. A partition
+that was taken away and given back holds other objects, so an answer that comes late resolves nothing.
+
+The tracker's capacity is the back-pressure: a source is asked for only as much as there is room.
+Offsets are those received, never a range, because compaction and transaction markers leave gaps.
+"""
+
+import asyncio
+import base64
+import binascii
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from service.documents import Record
+
+METADATA_LIMIT = 4096
+"""Bytes of metadata that a broker takes with an offset (`offset.metadata.max.bytes`, default)."""
+
+_FORMAT = "1:"
+
+
+class Partition(NamedTuple):
+    """One partition of an input topic."""
+
+    topic: str
+    number: int
+
+
+class Mark(NamedTuple):
+    """What is committed for a partition: the next offset to read, and which offsets above it are finished."""
+
+    offset: int
+    metadata: str = ""
+
+
+class Room(NamedTuple):
+    """How much more may be read: records, and bytes."""
+
+    documents: int
+    bytes: int
+
+
+class Range(NamedTuple):
+    """Offsets from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatistics:
+    """A partition as it stands: `low_water` is the next mark, `oldest` the timestamp (ms) of the record there."""
+
+    low_water: int
+    committed: int | None
+    highest: int
+    unfinished: int
+    oldest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetsStatistics:
+    """How full the tracker is, and every assigned partition."""
+
+    documents: int
+    bytes: int
+    partitions: Mapping[Partition, PartitionStatistics]
+
+
+class _Progress:
+    __slots__ = ("closing", "committed", "highest", "pending", "restored", "unfinished")
+
+    def __init__(self, committed: Mark | None) -> None:
+        self.unfinished: dict[int, Record] = {}  # ascending: records arrive in the order of their offsets
+        self.pending = 0  # of those, how many are still being worked on
+        self.highest = -1
+        self.restored = decode(committed) if committed else ()
+        self.committed = committed
+        self.closing = False
+
+    @property
+    def low_water(self) -> int:
+        return next(iter(self.unfinished), self.highest + 1)
+
+    def was_finished_before(self, offset: int) -> bool:
+        i = bisect_right(self.restored, offset, key=lambda stretch: stretch.first)
+        return i > 0 and offset <= self.restored[i - 1].last
+
+    def finished_above_the_mark(self) -> Iterator[Range]:
+        following = self.low_water
+        for offset in self.unfinished:
+            if offset > following:
+                yield Range(following, offset - 1)
+            following = offset + 1
+        if self.unfinished and self.highest >= following:
+            yield Range(following, self.highest)
+        for stretch in self.restored:
+            if stretch.last > self.highest:
+                yield Range(max(stretch.first, self.highest + 1), stretch.last)
+
+
+class Offsets:
+    """The tracker of one stream: `documents` and `bytes` are the most that may be unfinished at once."""
+
+    def __init__(self, documents: int, bytes: int) -> None:  # noqa: A002  the field's own word, as in the settings
+        self._partitions: dict[Partition, _Progress] = {}
+        self._capacity = documents
+        self._byte_capacity = bytes
+        self._documents = 0
+        self._bytes = 0
+        self._changed = asyncio.Event()
+
+    def assign(self, partition: Partition, committed: Mark | None) -> None:
+        """Begin a partition where its last commit left it (None: it has none)."""
+        self._partitions[partition] = _Progress(committed)
+
+    def track(self, records: Iterable[Record]) -> list[Record]:
+        """Take records into account and give those that need work: others were finished in an earlier life.
+
+        Records of a partition that is not assigned, or is being given up, are left out; their next owner reads them.
+        """
+        wanted = []
+        for record in records:
+            topic, number, offset = record.position
+            progress = self._partitions.get(Partition(topic, number))
+            if progress is None or progress.closing:
+                continue
+            if progress.committed is None:
+                progress.committed = Mark(offset)  # where it begins: no news, so nothing to commit
+            progress.highest = offset
+            if progress.restored and progress.was_finished_before(offset):
+                continue
+            progress.unfinished[offset] = record
+            progress.pending += 1
+            self._documents += 1
+            self._bytes += record.size
+            wanted.append(record)
+        return wanted
+
+    def owns(self, record: Record) -> bool:
+        """Whether this very record is unfinished and ours to finish."""
+        topic, number, offset = record.position
+        progress = self._partitions.get(Partition(topic, number))
+        return progress is not None and progress.unfinished.get(offset) is record
+
+    def resolve(self, records: Iterable[Record]) -> None:
+        """Say that records are finished; those of a former assignment change nothing."""
+        for record in records:
+            topic, number, offset = record.position
+            progress = self._partitions.get(Partition(topic, number))
+            if progress is not None and progress.unfinished.get(offset) is record:
+                del progress.unfinished[offset]
+                progress.pending -= 1
+                self._documents -= 1
+                self._bytes -= record.size
+        self._changed.set()
+
+    def abandon(self, records: Iterable[Record]) -> None:
+        """Say that records, where unfinished, are not being worked on any more; they still hold the mark."""
+        for record in records:
+            if self.owns(record):
+                self._partitions[Partition(*record.position[:2])].pending -= 1
+        self._changed.set()
+
+    def close(self, partitions: Iterable[Partition]) -> None:
+        """Take no more records of these partitions: they are about to be given up."""
+        for partition in partitions:
+            if progress := self._partitions.get(partition):
+                progress.closing = True
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """Give partitions up, with whatever is unfinished in them."""
+        for partition in partitions:
+            if progress := self._partitions.pop(partition, None):
+                self._documents -= len(progress.unfinished)
+                self._bytes -= sum(record.size for record in progress.unfinished.values())
+        self._changed.set()
+
+    def committable(self) -> dict[Partition, Mark]:
+        """The marks that differ from what is committed."""
+        marks = {}
+        for partition, progress in self._partitions.items():
+            if progress.highest < 0:
+                continue
+            mark = Mark(progress.low_water, encode(progress.low_water, progress.finished_above_the_mark()))
+            if mark != progress.committed:
+                marks[partition] = mark
+        return marks
+
+    def committed(self, marks: Mapping[Partition, Mark]) -> None:
+        """Take note that these marks are committed."""
+        for partition, mark in marks.items():
+            if progress := self._partitions.get(partition):
+                progress.committed = mark
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """The assigned partitions."""
+        return tuple(self._partitions)
+
+    def room(self) -> Room:
+        """How much more may be read; none while either bound is reached."""
+        documents, free = self._capacity - self._documents, self._byte_capacity - self._bytes
+        if documents <= 0 or free <= 0:
+            return Room(0, 0)
+        if self._documents:  # sizes to come are guessed from those in hand
+            documents = min(documents, max(1, free * self._documents // max(1, self._bytes)))
+        return Room(documents, free)
+
+    async def wait_room(self, at_least: int, timeout: float) -> Room:
+        """Wait until `at_least` records may be read, or all that the capacity ever allows, or the time is up."""
+        await self._wait(lambda: not self._documents or self.room().documents >= at_least, timeout)
+        return self.room()
+
+    async def wait_idle(self, partitions: Iterable[Partition], timeout: float) -> bool:
+        """Wait until nothing of these partitions is being worked on; False when the time is up before."""
+        watched = [progress for partition in partitions if (progress := self._partitions.get(partition))]
+        return await self._wait(lambda: all(progress.pending == 0 for progress in watched), timeout)
+
+    async def _wait(self, condition: Callable[[], bool], timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def statistics(self) -> OffsetsStatistics:
+        """A picture of this moment."""
+        return OffsetsStatistics(
+            self._documents,
+            self._bytes,
+            {
+                partition: PartitionStatistics(
+                    progress.low_water,
+                    progress.committed.offset if progress.committed else None,
+                    progress.highest,
+                    len(progress.unfinished),
+                    next((record.timestamp for record in progress.unfinished.values()), None),
+                )
+                for partition, progress in self._partitions.items()
+                if progress.highest >= 0
+            },
+        )
+
+
+def encode(mark: int, finished: Iterable[Range], limit: int = METADATA_LIMIT) -> str:
+    """Write finished stretches above a mark as text of at most `limit` characters, the lowest first.
+
+    The form is `1:` and base64 of unsigned LEB128 pairs: the distance from the last stretch (at first from the mark),
+    and the length less one. Stretches that do not fit are left out; they repeat after a restart, nothing else.
+    """
+    room = (limit - len(_FORMAT)) // 4 * 3
+    packed, end = bytearray(), mark
+    for first, last in finished:
+        pair = _varint(first - end) + _varint(last - first)
+        if len(packed) + len(pair) > room:
+            break
+        packed += pair
+        end = last + 1
+    return _FORMAT + base64.b64encode(packed).decode() if packed else ""
+
+
+def decode(mark: Mark) -> tuple[Range, ...]:
+    """The stretches that `encode` wrote; none where the metadata is somebody else's or damaged."""
+    if not mark.metadata.startswith(_FORMAT):
+        return ()
+    try:
+        packed = base64.b64decode(mark.metadata.removeprefix(_FORMAT), validate=True)
+    except (binascii.Error, ValueError):
+        return ()
+    numbers = list(_numbers(packed))
+    finished, end = [], mark.offset
+    for distance, length in zip(numbers[::2], numbers[1::2], strict=False):
+        finished.append(Range(end + distance, end + distance + length))
+        end = finished[-1].last + 1
+    return tuple(finished)
+
+
+def _varint(number: int) -> bytes:
+    packed = bytearray()
+    while number > 0x7F:
+        packed.append(number & 0x7F | 0x80)
+        number >>= 7
+    packed.append(number)
+    return bytes(packed)
+
+
+def _numbers(packed: bytes) -> Iterator[int]:
+    number = shift = 0
+    for byte in packed:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0

@@ -1,0 +1,287 @@
+"""The story: read → batch → classify → route → publish → resolve → commit.
+
+`run` is the whole of it for one stream; every command is this function with other edges. Lifetimes are indentation, so
+leaving runs backwards: batches under way finish, the last commit is made, the source is left.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from service.batches import Batcher
+from service.dispatch import Answer, Batch, Dispatcher
+from service.documents import Document, Reason, Record, Refused
+from service.errors import Fenced, Unavailable
+from service.offsets import Mark, Offsets, Partition, Room
+from service.reading import Reader
+from service.routing import Message, dead_letter, route
+from service.settings import Stream
+from service.telemetry import StreamStatistics, Telemetry
+
+_TICK = 0.5
+"""The longest, in seconds, that reading waits before it looks whether to stop."""
+
+log = structlog.get_logger(__name__)
+
+
+class Owner(Protocol):
+    """Who is told by a source which partitions come and go."""
+
+    async def assigned(self, marks: Mapping[Partition, Mark | None]) -> None:
+        """These partitions are ours from now on, and this is what was committed for them."""
+        ...
+
+    async def revoked(self, partitions: Iterable[Partition]) -> None:
+        """These partitions are about to be taken away; when this returns, they are."""
+        ...
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    def opened(self, owner: Owner) -> AbstractAsyncContextManager[None]:
+        """Read on behalf of `owner` for the length of the block. Raises Misconfigured or Unavailable."""
+        ...
+
+    async def poll(self, room: Room, timeout: float) -> list[Record] | None:
+        """Records that have come, at most `room`, waiting `timeout` seconds for the first; None when the input ended.
+
+        Polling with no room reads nothing and shows that we are alive.
+        """
+        ...
+
+    async def commit(self, marks: Mapping[Partition, Mark]) -> None:
+        """Remember how far we are. Raises Fenced or Unavailable."""
+        ...
+
+    def ends(self) -> dict[Partition, int]:
+        """The offsets that the next record of each assigned partition will get, as far as known."""
+        ...
+
+
+class Sink(Protocol):
+    """Where messages go."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Publish all of them; when this returns they are safe. It waits while nobody can take them."""
+        ...
+
+
+async def run(
+    stream: Stream, source: Source, sink: Sink, dispatcher: Dispatcher, *, telemetry: Telemetry, stop: asyncio.Event
+) -> None:
+    """Classify the stream until its input ends or `stop` is set; what is out at a classifier then is waited for.
+
+    Raises an ExceptionGroup with the Misconfigured that ended it; nothing unfinished is ever committed.
+    """
+    work = _Work(stream, source, sink, dispatcher, telemetry=telemetry, stop=stop)
+    async with source.opened(work), work.committing(), work.drained(), asyncio.TaskGroup() as under_way:
+        while not stop.is_set():
+            room = await work.offsets.wait_room(work.batch_size, timeout=work.patience())
+            records = await source.poll(room, timeout=work.patience())
+            if records is None:
+                work.start(work.batcher.flush(), under_way)
+                break
+            if not stop.is_set():
+                work.take(records, under_way)
+
+
+class _Work:
+    """What is in hand: records tracked, documents in the tray, batches waiting or out."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        source: Source,
+        sink: Sink,
+        dispatcher: Dispatcher,
+        *,
+        telemetry: Telemetry,
+        stop: asyncio.Event,
+    ) -> None:
+        self._stream = stream
+        self._source = source
+        self._sink = sink
+        self._dispatcher = dispatcher
+        self._stop = stop
+        self._reader = Reader(stream.document, dispatcher.characters_per_document)
+        self._batches: dict[Batch, asyncio.Task[None]] = {}
+        self._commit_turn = asyncio.Lock()
+        self._telemetry = telemetry.stream(stream.input, self.statistics)
+        self.batch_size = min(stream.batch.documents, dispatcher.documents_per_call)
+        characters = min(stream.batch.characters, dispatcher.characters_per_call)
+        self.batcher = Batcher(self.batch_size, characters, stream.batch.wait)
+        self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes)
+
+    def patience(self) -> float:
+        """Seconds that reading may wait: until a batch must leave, or until a look at `stop` is due."""
+        due = self.batcher.due_in(time.monotonic())
+        return _TICK if due is None else min(due, _TICK)
+
+    def take(self, records: Sequence[Record], under_way: asyncio.TaskGroup) -> None:
+        """Take records in hand: those that are documents go into batches, the others become dead letters."""
+        now, documents, refused = time.time(), [], []
+        if records:
+            self._telemetry.consumed(len(records))
+        for record in self.offsets.track(records):
+            document = self._reader.read(record, now)
+            if isinstance(document, Refused):
+                refused.append((record, document))
+            else:
+                documents.append(document)
+        if refused:
+            under_way.create_task(self._refuse(refused))
+        self.start(self.batcher.add(documents, time.monotonic()), under_way)
+
+    def start(self, batches: Iterable[Sequence[Document]], under_way: asyncio.TaskGroup) -> None:
+        """Begin to settle batches."""
+        for documents in batches:
+            batch = Batch(documents)
+            task = self._batches[batch] = under_way.create_task(self._settle(batch))
+            task.add_done_callback(partial(self._done, batch))
+
+    def give_up_waiting(self, partitions: Iterable[Partition]) -> None:
+        """Leave to the next owner of these partitions what has not gone out to a classifier yet."""
+        given_up = set(partitions)
+
+        def is_given_up(document: Document) -> bool:
+            return Partition(*document.record.position[:2]) in given_up
+
+        dropped = [document.record for document in self.batcher.drop(is_given_up)]
+        self.offsets.abandon(dropped)
+        self._telemetry.abandoned(len(dropped))
+        for batch, task in self._batches.items():
+            if not batch.asked and all(map(is_given_up, batch.documents)):
+                task.cancel()
+
+    async def _settle(self, batch: Batch) -> None:
+        for answer in await self._dispatcher.classify(batch):
+            ours = self._ours(answer)
+            await self._sink.publish(route(self._stream, ours))
+            records = [document.record for document in ours.documents]
+            self.offsets.resolve(records)
+            self._telemetry.finished(records, ours.outcomes)
+
+    async def _refuse(self, refused: Sequence[tuple[Record, Refused]]) -> None:
+        letters = [
+            (record, refusal)
+            for record, refusal in refused
+            if self._stream.tombstones == "dead_letter" or refusal.reason is not Reason.TOMBSTONE
+        ]
+        await self._sink.publish([dead_letter(self._stream, record, refusal) for record, refusal in letters])
+        self.offsets.resolve(record for record, _ in refused)
+        self._telemetry.finished([record for record, _ in letters], [refusal for _, refusal in letters])
+        self._telemetry.skipped(len(refused) - len(letters))
+
+    def _ours(self, answer: Answer) -> Answer:
+        """The part of an answer that is still ours to publish: the next owner of the rest asks again."""
+        if all(self.offsets.owns(document.record) for document in answer.documents):
+            return answer
+        pairs = zip(answer.documents, answer.outcomes, strict=True)
+        kept = [(document, outcome) for document, outcome in pairs if self.offsets.owns(document.record)]
+        return replace(answer, documents=[document for document, _ in kept], outcomes=[outcome for _, outcome in kept])
+
+    def _done(self, batch: Batch, _task: asyncio.Task[None]) -> None:
+        del self._batches[batch]
+        left = [document.record for document in batch.documents if self.offsets.owns(document.record)]
+        self.offsets.abandon(left)
+        self._telemetry.abandoned(len(left))
+
+    async def assigned(self, marks: Mapping[Partition, Mark | None]) -> None:
+        """Begin partitions where their last commit left them."""
+        began = time.monotonic()
+        for partition, mark in marks.items():
+            self.offsets.assign(partition, mark)
+        self._telemetry.rebalanced("assigned", time.monotonic() - began)
+        log.info("partitions_assigned", topic=self._stream.input, partitions=[number for _, number in marks])
+
+    async def revoked(self, partitions: Iterable[Partition]) -> None:
+        """Finish what is out at a classifier, commit it, and forget the rest."""
+        partitions, began = list(partitions), time.monotonic()
+        self.offsets.close(partitions)
+        self.give_up_waiting(partitions)
+        drained = await self.offsets.wait_idle(partitions, self._stream.drain)
+        await self.commit()
+        self.offsets.forget(partitions)
+        self._telemetry.rebalanced("revoked", time.monotonic() - began)
+        log.info(
+            "partitions_revoked",
+            topic=self._stream.input,
+            partitions=[number for _, number in partitions],
+            drained=drained,
+        )
+
+    async def commit(self) -> None:
+        """Commit what may be committed; a failure costs repeats after a restart and nothing else."""
+        async with self._commit_turn:
+            if not (marks := self.offsets.committable()):
+                return
+            began = time.monotonic()
+            try:
+                await self._source.commit(marks)
+            except Fenced:
+                self._telemetry.committed("fenced", time.monotonic() - began)
+            except Unavailable as error:
+                self._telemetry.committed("failed", time.monotonic() - began)
+                log.warning("commit_failed", topic=self._stream.input, reason=str(error))
+            else:
+                self.offsets.committed(marks)
+                self._telemetry.committed("committed", time.monotonic() - began)
+
+    @asynccontextmanager
+    async def committing(self) -> AsyncIterator[None]:
+        """Commit on a timer for the length of the block, and once more when it ends, however it ends."""
+
+        async def every_so_often() -> None:
+            while True:
+                await asyncio.sleep(self._stream.commit_every)
+                await self.commit()
+
+        try:
+            async with asyncio.TaskGroup() as timers:
+                timer = timers.create_task(every_so_often())
+                try:
+                    yield
+                finally:
+                    timer.cancel()
+        finally:
+            await self.commit()
+
+    @asynccontextmanager
+    async def drained(self) -> AsyncIterator[None]:
+        """Once `stop` is set, leave what waits and bound what is out; what is unfinished then is read again."""
+
+        async def expire() -> None:
+            await self._stop.wait()
+            deadline.reschedule(asyncio.get_running_loop().time() + self._stream.drain)
+            log.info("draining", topic=self._stream.input, batches=len(self._batches), seconds=self._stream.drain)
+            self.give_up_waiting(self.offsets.partitions)
+
+        try:
+            async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as watch:
+                expiry = watch.create_task(expire())
+                try:
+                    yield
+                finally:
+                    expiry.cancel()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            log.warning("drain_incomplete", topic=self._stream.input, unfinished=self.offsets.statistics().documents)
+
+    def statistics(self) -> StreamStatistics:
+        """A picture of this moment."""
+        return StreamStatistics(
+            self._stream.input,
+            self._stream.capacity.documents,
+            len(self._batches),
+            self.offsets.statistics(),
+            self._source.ends(),
+            draining=self._stop.is_set(),
+        )

@@ -1,0 +1,89 @@
+"""A record becomes a document: its text is found, or it is refused with the reason. Pure."""
+
+from collections.abc import Callable
+
+import orjson
+
+from service.documents import Document, Reason, Record, Refused
+from service.settings import Fields
+
+_MISSING = object()
+
+
+class Reader:
+    """Finds documents in records as `fields` say; texts of more than `most_characters` are refused."""
+
+    def __init__(self, fields: Fields, most_characters: int) -> None:
+        self._most = min(most_characters, fields.max_characters or most_characters)
+        self._read = self._json(fields) if fields.format == "json" else _plain
+        self._where = " or ".join(fields.text)
+
+    def read(self, record: Record, now: float) -> Document | Refused:
+        """The document of a record that was read at `now` (Unix seconds)."""
+        if record.value is None:
+            return Refused(Reason.TOMBSTONE, "the record has no value (a tombstone)")
+        found = self._read(record)
+        if isinstance(found, Refused):
+            return found
+        name, text, language = found
+        if not text.strip():
+            return Refused(Reason.EMPTY_TEXT, "the document's text is empty or white space")
+        if len(text) > self._most:
+            return Refused(Reason.TOO_LONG, f"the text has {len(text):,} characters, more than {self._most:,}")
+        return Document(record, name or str(record.position), text, language, now)
+
+    def _json(self, fields: Fields) -> Callable[[Record], "_Found | Refused"]:
+        texts = [_follow(pointer) for pointer in fields.text]
+        identity = _follow(fields.id) if fields.id else _nothing
+        language = _follow(fields.language) if fields.language else _nothing
+
+        def read(record: Record) -> "_Found | Refused":
+            try:
+                body = orjson.loads(record.value or b"")
+            except orjson.JSONDecodeError as error:
+                return Refused(Reason.UNDECODABLE, f"not JSON: {error.msg} at character {error.pos}")
+            parts = [part for find in texts if (part := find(body)) is not _MISSING and part is not None]
+            if not parts:
+                return Refused(Reason.MISSING_TEXT, f"there is no {self._where} in the record")
+            written = [part for part in parts if isinstance(part, str)]
+            if len(written) < len(parts):
+                return Refused(Reason.MISSING_TEXT, f"{self._where} is not a string")
+            spoken = language(body)
+            return _name(identity(body)), "\n".join(written), spoken if isinstance(spoken, str) and spoken else None
+
+        return read
+
+
+_Found = tuple[str | None, str, str | None]
+
+
+def _plain(record: Record) -> _Found | Refused:
+    try:
+        return None, (record.value or b"").decode(), None
+    except UnicodeDecodeError as error:
+        return Refused(Reason.UNDECODABLE, f"not UTF-8 text: {error.reason} at byte {error.start}")
+
+
+def _name(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
+
+
+def _nothing(body: object) -> object:  # noqa: ARG001  has the shape of what `_follow` gives
+    return _MISSING
+
+
+def _follow(pointer: str) -> Callable[[object], object]:
+    """A function that finds what a JSON pointer (RFC 6901) points at."""
+    steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+
+    def find(body: object) -> object:
+        for step in steps:
+            if isinstance(body, dict):
+                body = body.get(step, _MISSING)
+            elif isinstance(body, list) and step.isdecimal() and int(step) < len(body):
+                body = body[int(step)]
+            else:
+                return _MISSING
+        return body
+
+    return find

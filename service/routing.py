@@ -1,0 +1,108 @@
+"""What is published for an outcome: the result, copies of it by class and score, or a dead letter. Pure."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from importlib.metadata import version
+from typing import NamedTuple
+
+import orjson
+
+from service.dispatch import Answer
+from service.documents import Classified, Document, Headers, Record, Refused
+from service.settings import Route, Stream
+
+
+class Message(NamedTuple):
+    """What a sink publishes; `partition` is the one that the document came from, for sinks that can keep it."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int
+
+
+def route(stream: Stream, answer: Answer) -> list[Message]:
+    """The messages for every document of an answer, in order."""
+    messages: list[Message] = []
+    for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
+        if isinstance(outcome, Refused):
+            messages.append(dead_letter(stream, document.record, outcome, answer.attempts))
+            continue
+        value = orjson.dumps(_result(stream, document, outcome, answer))
+        record = document.record
+        headers = [*record.headers, ("labelstream-id", f"{stream.name}:{record.position}".encode())]
+        messages.extend(
+            Message(topic, record.key, value, headers, record.position.partition) for topic in _targets(stream, outcome)
+        )
+    return messages
+
+
+def dead_letter(stream: Stream, record: Record, refused: Refused, attempts: int = 0) -> Message:
+    """The original key, value and headers byte for byte, and headers that say what happened and where.
+
+    The names beginning with `__connect.errors.` are Kafka Connect's, which dead-letter tools know.
+    """
+    position = record.position
+    about = {
+        "__connect.errors.topic": position.topic,
+        "__connect.errors.partition": str(position.partition),
+        "__connect.errors.offset": str(position.offset),
+        "__connect.errors.stage": "CLASSIFY" if attempts else "READ",
+        "__connect.errors.exception.class.name": f"labelstream.{refused.reason}",
+        "__connect.errors.exception.message": refused.message,
+        "labelstream-error-type": refused.reason.value,
+        "labelstream-stream": stream.name,
+        "labelstream-attempts": str(attempts),
+        "labelstream-version": _version(),
+    }
+    headers = [(name, value) for name, value in record.headers if name not in about]
+    headers += [(name, value.encode()) for name, value in about.items()]
+    return Message(stream.dead_letter, record.key, record.value, headers, position.partition)
+
+
+def matches(rule: Route, outcome: Classified) -> bool:
+    """Whether a result is copied to the rule's topic. A class without a score counts as certain."""
+    if rule.best_below is not None:
+        best = outcome.classes[0].score if outcome.classes else 0.0
+        return best is not None and best < rule.best_below
+    return any(name == rule.class_ and (score is None or score >= rule.at_least) for name, score in outcome.classes)
+
+
+def _targets(stream: Stream, outcome: Classified) -> Sequence[str]:
+    if not stream.routes:
+        return (stream.output,)
+    copies = (rule.to for rule in stream.routes if matches(rule, outcome))
+    return tuple(dict.fromkeys((stream.output, *copies)))
+
+
+def _result(stream: Stream, document: Document, outcome: Classified, answer: Answer) -> dict[str, object]:
+    record, provider = document.record, answer.account.provider
+    classes = [{"name": name, "score": score} for name, score in outcome.classes]
+    return {
+        "id": document.id,
+        "stream": stream.name,
+        "task": provider.task,
+        "classes": classes,
+        "best": classes[0] if classes else None,
+        "account": answer.account.name,
+        "provider": answer.account.kind,
+        "model": provider.model,
+        "source": record.position._asdict(),
+        "received_at": _time(document.read_at),
+        "classified_at": _time(answer.at),
+        "attempts": answer.attempts,
+        "usage": {"characters": len(document.text), "units": outcome.units},
+        "warnings": outcome.warnings,
+    }
+
+
+@lru_cache(maxsize=1024)  # documents that were read or answered together share their times
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@cache
+def _version() -> str:
+    return version("labelstream")

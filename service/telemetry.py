@@ -1,0 +1,378 @@
+"""Every metric, with its meaning. Parts report what happened; what is merely so is read when somebody looks.
+
+Counters and histograms are bound to their labels once, when a stream or an account is opened. Gauges are not kept up:
+the collector asks for `statistics()` at each scrape, so a revoked partition leaves no series behind. Label values come
+from the configuration or from closed sets; classes beyond the first fifty of a topic are counted as `other`.
+"""
+
+import asyncio
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.documents import Classified, Outcome, Reason, Record
+from service.limits import LimitsStatistics
+from service.offsets import OffsetsStatistics, Partition
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+ErrorType = Literal[
+    "timeout",
+    "connect",
+    "tls",
+    "auth",
+    "throttled",
+    "http_4xx",
+    "http_5xx",
+    "malformed_response",
+    "job_lost",
+    "document_error",
+    "other",
+]
+RebalanceEvent = Literal["assigned", "revoked"]
+
+_MOST_CLASSES = 50
+_CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_SCORE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+_SIZE_BUCKETS = (1, 2, 5, 10, 15, 20, 25, 50, 100)
+_SHARE_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1)
+_CHARACTER_BUCKETS = (100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 125_000)
+_POLL_BUCKETS = (1, 2, 3, 5, 10, 20, 50)
+_LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """A stream as it stands; `ends` are the offsets that each partition's next record will get."""
+
+    topic: str
+    capacity: int
+    batches: int
+    offsets: OffsetsStatistics
+    ends: dict[Partition, int]
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatistics:
+    """An account as it stands; `failures` counts those since its last answer."""
+
+    account: str
+    provider: str
+    limits: LimitsStatistics
+    failures: int
+
+
+class StreamTelemetry:
+    """What happens to one stream's records; every method is cheap enough for the hot path."""
+
+    def __init__(self, telemetry: "Telemetry", topic: str) -> None:
+        self._topic = topic
+        self._consumed = telemetry.records_consumed.labels(topic)
+        self._finished = {
+            outcome: telemetry.records_finished.labels(topic, outcome)
+            for outcome in ("classified", "dead_letter", "skipped")
+        }
+        self._dead_letters = {reason: telemetry.dead_letters.labels(topic, reason.value) for reason in Reason}
+        self._end_to_end = telemetry.record_end_to_end.labels(topic)
+        self._queue_wait = telemetry.queue_wait.labels(topic)
+        self._confidence = telemetry.confidence.labels(topic)
+        self._labels = telemetry.labels
+        self._label = {"other": telemetry.labels.labels(topic, "other")}
+        self._commits = {
+            result: telemetry.commits.labels(topic, result) for result in ("committed", "fenced", "failed")
+        }
+        self._commit_duration = telemetry.commit_duration.labels(topic)
+        self._rebalances = {event: telemetry.rebalances.labels(topic, event) for event in ("assigned", "revoked")}
+        self._rebalance_duration = telemetry.rebalance_duration.labels(topic)
+        self._abandoned = telemetry.records_abandoned.labels(topic)
+
+    def consumed(self, count: int) -> None:
+        """Records were read."""
+        self._consumed.inc(count)
+
+    def skipped(self, count: int) -> None:
+        """Records were finished without an answer: tombstones that are not wanted, or work of an earlier life."""
+        self._finished["skipped"].inc(count)
+
+    def asked(self, waited: float) -> None:
+        """A batch went out; its first document had waited so long since it was read."""
+        self._queue_wait.observe(waited)
+
+    def abandoned(self, count: int) -> None:
+        """Documents were given up unanswered, to be read again by the partition's next owner."""
+        self._abandoned.inc(count)
+
+    def finished(self, records: Iterable[Record], outcomes: Iterable[Outcome]) -> None:
+        """Outcomes were published."""
+        now, classified = time.time() * 1000, 0
+        for record, outcome in zip(records, outcomes, strict=True):
+            self._end_to_end.observe(max(0.0, now - record.timestamp) / 1000)
+            if isinstance(outcome, Classified):
+                classified += 1
+                if outcome.classes:
+                    name, score = outcome.classes[0]
+                    (self._label.get(name) or self._new_label(name)).inc()
+                    if score is not None:
+                        self._confidence.observe(score)
+            else:
+                self._finished["dead_letter"].inc()
+                self._dead_letters[outcome.reason].inc()
+        self._finished["classified"].inc(classified)
+
+    def committed(self, result: Literal["committed", "fenced", "failed"], seconds: float) -> None:
+        """A commit ended so, after so long."""
+        self._commits[result].inc()
+        self._commit_duration.observe(seconds)
+
+    def rebalanced(self, event: RebalanceEvent, seconds: float) -> None:
+        """Partitions came or went; what had to be done about it took so long."""
+        self._rebalances[event].inc()
+        self._rebalance_duration.observe(seconds)
+
+    def _new_label(self, name: str) -> Counter:
+        if len(self._label) > _MOST_CLASSES:
+            return self._label["other"]
+        return self._label.setdefault(name, self._labels.labels(self._topic, name))
+
+
+class AccountTelemetry:
+    """What happens between us and one account."""
+
+    def __init__(self, telemetry: "Telemetry", account: str, provider: str) -> None:
+        self._names = (account, provider)
+        self._requests = telemetry.request_duration
+        self._request: dict[tuple[str, str], Histogram] = {}
+        self._errors = telemetry.errors
+        self._retries = telemetry.retries
+        self._throttled = telemetry.throttled.labels(*self._names)
+        self._retry_after = telemetry.retry_after.labels(*self._names)
+        self._batch_size = telemetry.batch_size.labels(*self._names)
+        self._batch_fill = telemetry.batch_fill.labels(*self._names)
+        self._batch_characters = telemetry.batch_characters.labels(*self._names)
+        self._units = telemetry.units.labels(*self._names)
+        self._job_duration = telemetry.job_duration.labels(*self._names)
+        self._job_polls = telemetry.job_polls.labels(*self._names)
+
+    def request(self, operation: str, outcome: str, seconds: float) -> None:
+        """One HTTP request ended: `outcome` is a status class such as `2xx`, or `error`."""
+        child = self._request.get((operation, outcome))
+        if child is None:
+            child = self._request[operation, outcome] = self._requests.labels(*self._names, operation, outcome)
+        child.observe(seconds)
+
+    def error(self, operation: str, error_type: ErrorType) -> None:
+        """Something failed, and this is its kind."""
+        self._errors.labels(*self._names, operation, error_type).inc()
+
+    def retried(self, reason: str, retry_after: float | None) -> None:
+        """A batch is to be asked again; `retry_after` is what the account said, in seconds."""
+        self._retries.labels(*self._names, reason).inc()
+        if reason == "throttled":
+            self._throttled.inc()
+        if retry_after is not None:
+            self._retry_after.observe(retry_after)
+
+    def asked(self, documents: int, characters: int, capacity: int) -> None:
+        """A batch of so many documents and characters went out, of at most `capacity` documents."""
+        self._batch_size.observe(documents)
+        self._batch_fill.observe(documents / capacity)
+        self._batch_characters.observe(characters)
+
+    def answered(self, outcomes: Sequence[Outcome]) -> None:
+        """A batch was answered."""
+        self._units.inc(sum(outcome.units for outcome in outcomes if isinstance(outcome, Classified)))
+
+    def job(self, seconds: float, polls: int) -> None:
+        """A job was answered so long after it was submitted, at that many polls."""
+        self._job_duration.observe(seconds)
+        self._job_polls.observe(polls)
+
+
+class Telemetry(Collector):
+    """The metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._streams: list[Callable[[], StreamStatistics]] = []
+        self._accounts: list[Callable[[], AccountStatistics]] = []
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"labelstream_{name}", meaning, labels, registry=registry)
+
+        def histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"labelstream_{name}", meaning, labels, buckets=buckets, registry=registry)
+
+        who = ("account", "provider")
+        self.records_consumed = counter("records_consumed", "Records read from the input.", "topic")
+        self.records_finished = counter(
+            "records_finished",
+            "Records that came to an end: classified, dead_letter, or skipped (an unwanted tombstone).",
+            "topic",
+            "outcome",
+        )
+        self.records_abandoned = counter(
+            "records_abandoned", "Records given up unfinished at a rebalance or shutdown; they are read again.", "topic"
+        )
+        self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "topic", "reason")
+        self.labels = counter("labels", "Results by their best class.", "topic", "label")
+        self.confidence = histogram("confidence", "Score of the best class.", _SCORE_BUCKETS, "topic")
+        self.record_end_to_end = histogram(
+            "record_end_to_end_seconds",
+            "From the record's timestamp to its published result (clocks of two machines).",
+            _WAIT_BUCKETS,
+            "topic",
+        )
+        self.queue_wait = histogram(
+            "queue_wait_seconds", "From reading a batch's first document to asking for it.", _WAIT_BUCKETS, "topic"
+        )
+        self.commits = counter("commits", "Offset commits: committed, fenced (a rebalance), failed.", "topic", "result")
+        self.commit_duration = histogram("commit_duration_seconds", "One offset commit.", _CALL_BUCKETS, "topic")
+        self.rebalances = counter("rebalances", "Partitions assigned or revoked.", "topic", "event")
+        self.rebalance_duration = histogram(
+            "rebalance_duration_seconds",
+            "Our own part of a rebalance: draining at revocation, restoring at assignment.",
+            _CALL_BUCKETS,
+            "topic",
+        )
+        self.produce_duration = histogram(
+            "produce_duration_seconds", "From handing a batch's messages over to their acknowledgement.", _CALL_BUCKETS
+        )
+        self.produced = counter("messages_produced", "Messages acknowledged by the broker.", "topic")
+        self.produce_errors = counter("produce_errors", "Messages that the broker did not take.", "error_type")
+        self.request_duration = histogram(
+            "provider_request_duration_seconds", "One HTTP request.", _CALL_BUCKETS, *who, "operation", "outcome"
+        )
+        self.errors = counter("provider_errors", "Failures by kind.", *who, "operation", "error_type")
+        self.retries = counter("provider_retries", "Batches to be asked again, by reason.", *who, "reason")
+        self.throttled = counter("provider_throttled", "Calls refused for being too many.", *who)
+        self.retry_after = histogram("provider_retry_after_seconds", "Waits that were demanded.", _JOB_BUCKETS, *who)
+        self.batch_size = histogram("batch_size_records", "Documents a call.", _SIZE_BUCKETS, *who)
+        self.batch_fill = histogram(
+            "batch_fill_ratio", "Documents of a call over the most it may hold.", _SHARE_BUCKETS, *who
+        )
+        self.batch_characters = histogram("batch_characters", "Characters a call.", _CHARACTER_BUCKETS, *who)
+        self.units = counter("provider_text_units", "Billed units (Azure: text records of 1,000 characters).", *who)
+        self.job_duration = histogram(
+            "job_duration_seconds", "From submitting a job to its answer.", _JOB_BUCKETS, *who
+        )
+        self.job_polls = histogram("job_polls", "Polls that a job took.", _POLL_BUCKETS, *who)
+        self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop runs what is due.", _LAG_BUCKETS)
+        Info("labelstream_build", "What is running.", registry=registry).info(
+            {"version": version("labelstream"), "python": platform.python_version()}
+        )
+        registry.register(self)
+
+    def stream(self, topic: str, statistics: Callable[[], StreamStatistics]) -> StreamTelemetry:
+        """The metrics of one stream; its gauges are read from `statistics`."""
+        self._streams.append(statistics)
+        return StreamTelemetry(self, topic)
+
+    def account(self, name: str, provider: str) -> AccountTelemetry:
+        """The metrics of one account."""
+        return AccountTelemetry(self, name, provider)
+
+    def watch_account(self, statistics: Callable[[], AccountStatistics]) -> None:
+        """Read an account's gauges from `statistics`."""
+        self._accounts.append(statistics)
+
+    @contextmanager
+    def producing(self, topics: Sequence[str]) -> Iterator[None]:
+        """Time the publishing of one message to each of `topics`, and count how it ends."""
+        began = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            self.produce_errors.labels(type(error).__name__).inc()
+            raise
+        self.produce_duration.observe(time.monotonic() - began)
+        for topic in set(topics):
+            self.produced.labels(topic).inc(topics.count(topic))
+
+    async def watch_event_loop(self, every: float = 0.5) -> None:
+        """Measure the event loop's lag until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + every
+            await asyncio.sleep(every)
+            self.loop_lag.observe(max(0.0, loop.time() - due))
+
+    def stream_statistics(self) -> list[StreamStatistics]:
+        """Every stream as it stands."""
+        return [statistics() for statistics in self._streams]
+
+    def account_statistics(self) -> list[AccountStatistics]:
+        """Every account as it stands."""
+        return [statistics() for statistics in self._accounts]
+
+    def collect(self) -> Iterable[Metric]:
+        """The gauges, read now."""
+        yield from _stream_gauges(self.stream_statistics())
+        yield from _account_gauges(self.account_statistics())
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"labelstream_{name}", meaning, labels=labels)
+
+
+def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
+    inflight = _gauge("records_inflight", "Records read and not finished.", "topic")
+    inflight_bytes = _gauge("inflight_bytes", "Bytes of the records read and not finished.", "topic")
+    limit = _gauge("inflight_limit", "Records that may be in hand at once.", "topic")
+    batches = _gauge("batches_inflight", "Batches waiting for an account or out at one.", "topic")
+    age = _gauge("oldest_inflight_age_seconds", "Age of the oldest unfinished record, by its timestamp.", "topic")
+    assigned = _gauge("assigned_partitions", "Partitions assigned to this process.", "topic")
+    lag = _gauge("consumer_lag_records", "Records behind the partition's end.", "topic", "partition")
+    lag_seconds = _gauge(
+        "consumer_lag_seconds", "Age of the record at the low-water mark, by its timestamp.", "topic", "partition"
+    )
+    gap = _gauge("commit_gap_records", "From the committed offset to the low-water mark.", "topic", "partition")
+    spread = _gauge(
+        "low_water_distance_records", "From the low-water mark to the highest offset read.", "topic", "partition"
+    )
+    now = time.time() * 1000
+    for stream in streams:
+        offsets = stream.offsets
+        inflight.add_metric([stream.topic], offsets.documents)
+        inflight_bytes.add_metric([stream.topic], offsets.bytes)
+        limit.add_metric([stream.topic], stream.capacity)
+        batches.add_metric([stream.topic], stream.batches)
+        assigned.add_metric([stream.topic], len(stream.ends))
+        oldest = [partition.oldest for partition in offsets.partitions.values() if partition.oldest is not None]
+        age.add_metric([stream.topic], max(0.0, now - min(oldest)) / 1000 if oldest else 0.0)
+        for partition, progress in offsets.partitions.items():
+            names = [partition.topic, str(partition.number)]
+            end = stream.ends.get(partition, progress.low_water)
+            lag.add_metric(names, max(0, end - progress.low_water))
+            late = max(0.0, now - progress.oldest) / 1000 if progress.oldest is not None else 0.0
+            lag_seconds.add_metric(names, late)
+            gap.add_metric(names, progress.low_water - (progress.committed or 0) if progress.committed else 0)
+            spread.add_metric(names, max(0, progress.highest + 1 - progress.low_water))
+    yield from (inflight, inflight_bytes, limit, batches, age, assigned, lag, lag_seconds, gap, spread)
+
+
+def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
+    who = ("account", "provider")
+    in_flight = _gauge("concurrency_inflight", "Calls out at the account.", *who)
+    limit = _gauge("concurrency_limit", "Calls that may be out at the account.", *who)
+    waiting = _gauge("calls_waiting", "Batches waiting at the account's gate.", *who)
+    quiet = _gauge("account_quiet_seconds", "Seconds for which the account is still left alone.", *who)
+    failures = _gauge("account_failures", "Failures since the account's last answer.", *who)
+    for account in accounts:
+        names = [account.account, account.provider]
+        in_flight.add_metric(names, account.limits.in_flight)
+        limit.add_metric(names, account.limits.in_flight_limit)
+        waiting.add_metric(names, account.limits.waiting)
+        quiet.add_metric(names, account.limits.quiet)
+        failures.add_metric(names, account.failures)
+    yield from (in_flight, limit, waiting, quiet, failures)
