@@ -24,11 +24,30 @@ _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.5, 30.0
 class Provider(Protocol):
     """A classifier behind some API: what it is, and how much one call may hold."""
 
-    documents_per_call: int
-    characters_per_call: int
-    characters_per_document: int
-    model: str
-    task: str
+    @property
+    def documents_per_call(self) -> int:
+        """The most documents that one call may hold."""
+        ...
+
+    @property
+    def characters_per_call(self) -> int:
+        """The most characters that one call may hold."""
+        ...
+
+    @property
+    def characters_per_document(self) -> int:
+        """The most characters that one document may have."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """What classifies, as results name it."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """Either `single_label` or `multi_label`."""
+        ...
 
     async def probe(self) -> None:
         """See whether it can be reached and lets us in, at no cost. Raises Misconfigured or Unavailable."""

@@ -9,18 +9,23 @@ from typing import NamedTuple
 import orjson
 
 from service.dispatch import Answer
-from service.documents import Classified, Document, Headers, Record, Refused
+from service.documents import Classified, Document, Headers, Position, Record, Refused
 from service.settings import Route, Stream
 
 
 class Message(NamedTuple):
-    """What a sink publishes; `partition` is the one that the document came from, for sinks that can keep it."""
+    """What a sink publishes; `source` is where the document came from."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers
-    partition: int
+    source: Position
+
+    @property
+    def is_dead_letter(self) -> bool:
+        """Whether this is a document that was refused, as it came."""
+        return any(name == "labelstream-error-type" for name, _ in self.headers)
 
 
 def route(stream: Stream, answer: Answer) -> list[Message]:
@@ -34,7 +39,7 @@ def route(stream: Stream, answer: Answer) -> list[Message]:
         record = document.record
         headers = [*record.headers, ("labelstream-id", f"{stream.name}:{record.position}".encode())]
         messages.extend(
-            Message(topic, record.key, value, headers, record.position.partition) for topic in _targets(stream, outcome)
+            Message(topic, record.key, value, headers, record.position) for topic in _targets(stream, outcome)
         )
     return messages
 
@@ -59,7 +64,7 @@ def dead_letter(stream: Stream, record: Record, refused: Refused, attempts: int 
     }
     headers = [(name, value) for name, value in record.headers if name not in about]
     headers += [(name, value.encode()) for name, value in about.items()]
-    return Message(stream.dead_letter, record.key, record.value, headers, position.partition)
+    return Message(stream.dead_letter, record.key, record.value, headers, position)
 
 
 def matches(rule: Route, outcome: Classified) -> bool:

@@ -1,0 +1,65 @@
+"""From the settings to accounts that are ready to be asked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from service import settings, transport
+from service.dispatch import Account
+from service.errors import Misconfigured, Unavailable
+from service.limits import Limits
+from service.providers.azure_language import AzureLanguage
+from service.providers.local import Local
+from service.telemetry import Telemetry
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def opened(
+    accounts: Mapping[str, settings.Account], names: Iterable[str], telemetry: Telemetry
+) -> AsyncIterator[dict[str, Account]]:
+    """The accounts of these names, for the length of the block. Raises Misconfigured."""
+    async with AsyncExitStack() as stack:
+        yield {name: await _open(name, accounts[name], telemetry, stack) for name in dict.fromkeys(names)}
+
+
+async def probe(accounts: Iterable[Account]) -> None:
+    """See that each account lets us in and that at least one can be reached.
+
+    Raises Misconfigured for the first that would never answer, Unavailable when none can be reached.
+    """
+    accounts = list(accounts)
+    failures: list[Unavailable] = []
+    for account in accounts:
+        try:
+            await account.provider.probe()
+        except Unavailable as error:
+            failures.append(Unavailable(f"accounts.{account.name}: {error}"))
+            log.warning("account_unavailable", account=account.name, reason=str(error))
+        except Misconfigured as error:
+            raise Misconfigured(f"accounts.{account.name}: {error}") from None
+    if failures and len(failures) == len(accounts):
+        raise failures[0]
+
+
+async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack: AsyncExitStack) -> Account:
+    limits = Limits(branch.limits)
+    events = telemetry.account(name, branch.provider)
+    if isinstance(branch, settings.Local):
+        try:
+            local = await asyncio.to_thread(Local, branch)
+        except Misconfigured as error:
+            raise Misconfigured(f"accounts.{name}: {error}") from None
+        stack.callback(local.close)
+        account = Account(name, branch.provider, local, limits=limits, telemetry=events)
+    else:
+        http = await stack.enter_async_context(transport.client(limits, events, branch.request_timeout))
+        azure = AzureLanguage(branch, http)
+        account = Account(
+            name, branch.provider, azure, limits=limits, telemetry=events, job_deadline=branch.job_deadline
+        )
+    telemetry.watch_account(account.statistics)
+    return account

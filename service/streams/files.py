@@ -1,0 +1,180 @@
+"""Files in, files out: labelled by the same pipeline, resumable, without a broker.
+
+Reading and writing are one object, because what makes a run resumable is one note that says both how far the inputs
+were read and how long the outputs were then. After a crash the outputs are cut back to that length, so every document
+is answered exactly once.
+"""
+
+import base64
+import contextlib
+import csv
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from service.documents import Position, Record
+from service.errors import Misconfigured
+from service.offsets import Mark, Partition, Room
+from service.pipeline import Owner
+from service.routing import Message
+
+_LONGEST_FIELD = 16 * 1024**2
+
+
+class Files:
+    """Input files as a source, an output file (and one for dead letters) as a sink.
+
+    `.csv` rows become JSON objects by their header, `.txt` lines objects with a `text`, everything else is read as JSON
+    lines; empty lines are passed over. A record's offset is its line or row, from 0. How far the work has come is kept
+    in `OUTPUT.progress` until the inputs are done.
+    """
+
+    def __init__(self, inputs: Sequence[Path], output: Path, dead_letters: Path, dead_letter_topic: str) -> None:
+        self._inputs = {Partition(path.as_posix(), 0): path for path in inputs}
+        self._output = output
+        self._dead_letters = dead_letters
+        self._dead_letter_topic = dead_letter_topic
+        self._note = output.with_name(output.name + ".progress")
+        self._marks: dict[Partition, Mark] = {}
+        self._records: Iterator[Record] = iter(())
+
+    @property
+    def resumed(self) -> bool:
+        """Whether there is a note of an earlier run to go on from."""
+        return self._note.exists()
+
+    @asynccontextmanager
+    async def opened(self, owner: Owner) -> AsyncIterator[None]:
+        """As `pipeline.Source.opened`; goes on where an earlier run was broken off."""
+        sizes = self._restore()
+        with contextlib.ExitStack() as stack:
+            self._files = [
+                stack.enter_context(_cut(path, size))
+                for path, size in zip((self._output, self._dead_letters), sizes, strict=True)
+            ]
+            await owner.assigned({partition: self._marks.get(partition) for partition in self._inputs})
+            self._records = self._read()
+            yield
+
+    async def poll(self, room: Room, timeout: float) -> list[Record] | None:  # noqa: ARG002  a file never keeps one waiting
+        """As `pipeline.Source.poll`."""
+        if not room.documents:
+            return []
+        taken: list[Record] = []
+        size = 0
+        for record in self._records:
+            taken.append(record)
+            size += record.size
+            if len(taken) >= min(room.documents, 500) or size >= room.bytes:
+                break
+        return taken or None
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """As `pipeline.Sink.publish`; without an await, so that no commit comes between writing and resolving."""
+        for message in messages:
+            dead = message.topic == self._dead_letter_topic
+            self._files[dead].write(_letter(message) if dead else (message.value or b"") + b"\n")
+
+    async def commit(self, marks: Mapping[Partition, Mark]) -> None:
+        """As `pipeline.Source.commit`: one note, replaced as a whole, of offsets and lengths together."""
+        self._marks.update(marks)
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        note = {
+            "sizes": [file.tell() for file in self._files],
+            "marks": [[*partition, *mark] for partition, mark in self._marks.items()],
+        }
+        draft = self._note.with_name(self._note.name + ".draft")
+        draft.write_bytes(orjson.dumps(note))
+        draft.replace(self._note)
+
+    def ends(self) -> dict[Partition, int]:
+        """As `pipeline.Source.ends`; the length of a file is not known before it is read."""
+        return {}
+
+    def finish(self) -> None:
+        """Forget the progress: everything is done."""
+        self._note.unlink(missing_ok=True)
+
+    def _restore(self) -> Sequence[int]:
+        if not self._note.exists():
+            return (0, 0)
+        try:
+            note = orjson.loads(self._note.read_bytes())
+            marks = {Partition(path, number): Mark(offset, said) for path, number, offset, said in note["marks"]}
+            first, second = note["sizes"]
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise Misconfigured(f"{self._note}: is damaged; remove it to begin anew") from None
+        if strange := marks.keys() - self._inputs.keys():
+            raise Misconfigured(
+                f"{self._note}: belongs to a run over {strange.pop().topic}; give the same files,"
+                " or remove it to begin anew"
+            )
+        self._marks = marks
+        return first, second
+
+    def _read(self) -> Iterator[Record]:
+        for partition, path in self._inputs.items():
+            mark = self._marks.get(partition)
+            for offset, value in _values(path):
+                if mark is None or offset >= mark.offset:
+                    yield Record(Position(partition.topic, 0, offset), 0, None, value)
+
+
+def _values(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        if path.suffix.lower() == ".csv":
+            yield from _rows(path)
+            return
+        with path.open("rb") as lines:
+            for offset, line in enumerate(lines):
+                if value := line.strip().removeprefix(b"\xef\xbb\xbf"):
+                    yield offset, _object(value) if path.suffix.lower() == ".txt" else value
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _object(line: bytes) -> bytes:
+    try:
+        return orjson.dumps({"text": line.decode()})
+    except UnicodeDecodeError:
+        return line  # refused as undecodable, with the bytes as they are
+
+
+def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames is None:
+            return
+        for offset, row in enumerate(reader):
+            yield offset, orjson.dumps({name: value for name, value in row.items() if isinstance(name, str)})
+
+
+def _cut(path: Path, size: int) -> BinaryIO:
+    try:
+        path.touch()
+        os.truncate(path, size)
+        return path.open("ab")
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _letter(message: Message) -> bytes:
+    headers = {name: value.decode(errors="replace") for name, value in message.headers}
+    try:
+        original: dict[str, object] = {"value": (message.value or b"").decode()}
+    except UnicodeDecodeError:
+        original = {"value_base64": base64.b64encode(message.value or b"").decode()}
+    letter = {
+        "source": message.source._asdict(),
+        "reason": headers["labelstream-error-type"],
+        "message": headers["__connect.errors.exception.message"],
+        **original,
+    }
+    return orjson.dumps(letter) + b"\n"

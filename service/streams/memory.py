@@ -1,0 +1,125 @@
+"""Records and messages in memory: the same two shapes as Kafka, for tests and for trying things out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from service.documents import Record
+from service.errors import Fenced
+from service.offsets import Mark, Partition, Room
+from service.pipeline import Owner
+from service.routing import Message
+
+
+class MemorySource:
+    """Gives what was added to it; ends after that when `ends`, else waits for more.
+
+    `committed` is what a broker would remember: hand it to the next source to go on where this one left off.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record] = (),
+        *,
+        committed: Mapping[Partition, Mark] | None = None,
+        ends: bool = True,
+        partitions: Iterable[Partition] = (),
+    ) -> None:
+        self.committed: dict[Partition, Mark] = dict(committed or {})
+        self._records: dict[Partition, list[Record]] = {partition: [] for partition in partitions}
+        self._next: dict[Partition, int] = {}
+        self._assigned: set[Partition] = set()
+        self._ends = ends
+        self._added = asyncio.Event()
+        self._owner: Owner | None = None
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Append a record to its partition."""
+        self._records.setdefault(Partition(*record.position[:2]), []).append(record)
+        self._added.set()
+
+    @asynccontextmanager
+    async def opened(self, owner: Owner) -> AsyncIterator[None]:
+        """Read every partition on behalf of `owner`."""
+        self._owner = owner
+        await self.assign(self._records)
+        try:
+            yield
+        finally:
+            self._owner = None
+
+    async def assign(self, partitions: Iterable[Partition]) -> None:
+        """Give partitions to the owner, as a rebalance does."""
+        partitions = list(partitions)
+        marks = {partition: self.committed.get(partition) for partition in partitions}
+        for partition, mark in marks.items():
+            records = self._records[partition]
+            begin = mark.offset if mark else 0
+            self._next[partition] = next((i for i, r in enumerate(records) if r.position.offset >= begin), len(records))
+        if self._owner is not None:
+            await self._owner.assigned(marks)
+        self._assigned.update(partitions)
+
+    async def revoke(self, partitions: Iterable[Partition]) -> None:
+        """Take partitions from the owner, as a rebalance does."""
+        partitions = list(partitions)
+        self._assigned.difference_update(partitions)
+        if self._owner is not None:
+            await self._owner.revoked(partitions)
+
+    async def poll(self, room: Room, timeout: float) -> list[Record] | None:
+        """As `pipeline.Source.poll`."""
+        if room.documents and not self._pending():
+            if self._ends:
+                return None
+            self._added.clear()
+            try:
+                await asyncio.wait_for(self._added.wait(), timeout)
+            except TimeoutError:
+                return []
+        taken: list[Record] = []
+        size = 0
+        for partition in sorted(self._assigned):
+            records, begin = self._records[partition], self._next[partition]
+            for record in records[begin:]:
+                if len(taken) >= room.documents or size >= room.bytes:
+                    break
+                taken.append(record)
+                size += record.size
+                self._next[partition] += 1
+        await asyncio.sleep(0)
+        return taken
+
+    async def commit(self, marks: Mapping[Partition, Mark]) -> None:
+        """As `pipeline.Source.commit`."""
+        if lost := [partition for partition in marks if partition not in self._records]:
+            raise Fenced(f"not assigned: {lost}")
+        self.committed.update(marks)
+
+    def ends(self) -> dict[Partition, int]:
+        """As `pipeline.Source.ends`."""
+        return {
+            partition: self._records[partition][-1].position.offset + 1 if self._records[partition] else 0
+            for partition in self._assigned
+        }
+
+    def _pending(self) -> bool:
+        return any(self._next[partition] < len(self._records[partition]) for partition in self._assigned)
+
+
+class MemorySink:
+    """Keeps the messages that are published, in order."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """As `pipeline.Sink.publish`."""
+        self.messages.extend(messages)
+        await asyncio.sleep(0)
+
+    def to(self, topic: str) -> list[Message]:
+        """The messages published to a topic."""
+        return [message for message in self.messages if message.topic == topic]
