@@ -6,11 +6,15 @@ import time
 from typing import Any
 
 import structlog
+from structlog.dev import plain_traceback
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.settings import Log
 
 _REPEATS_PER_MINUTE = 10
+_TRACEBACK = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+"""Never the frames' variables: they hold documents and keys."""
 
 
 class _Repeats(logging.Filter):
@@ -18,10 +22,11 @@ class _Repeats(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[tuple[str, int, object], tuple[int, int]] = {}
+        self._seen: dict[tuple[str, int, str], tuple[int, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        kind, minute = (record.name, record.levelno, record.msg), int(time.monotonic() / 60)
+        event = record.msg["event"] if isinstance(record.msg, dict) else record.msg
+        kind, minute = (record.name, record.levelno, event), int(time.monotonic() / 60)
         since, count = self._seen.get(kind, (minute, 0))
         count = count + 1 if since == minute else 1
         if len(self._seen) > 1000:
@@ -40,9 +45,9 @@ def configure(log: Log) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     ending: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        [_TRACEBACK, structlog.processors.JSONRenderer(default=str)]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain_traceback)]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

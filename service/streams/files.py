@@ -30,7 +30,7 @@ class Files:
 
     `.csv` rows become JSON objects by their header, `.txt` lines objects with a `text`, everything else is read as JSON
     lines; empty lines are passed over. A record's offset is its line or row, from 0. How far the work has come is kept
-    in `OUTPUT.progress` until the inputs are done.
+    in `OUTPUT.progress` until the inputs are done. The counts are of this run alone.
     """
 
     def __init__(self, inputs: Sequence[Path], output: Path, dead_letters: Path, dead_letter_topic: str) -> None:
@@ -41,6 +41,9 @@ class Files:
         self._note = output.with_name(output.name + ".progress")
         self._marks: dict[Partition, Mark] = {}
         self._records: Iterator[Record] = iter(())
+        self.bytes_read = 0
+        self.classified = 0
+        self.refused = 0
 
     @property
     def resumed(self) -> bool:
@@ -68,9 +71,10 @@ class Files:
         size = 0
         for record in self._records:
             taken.append(record)
-            size += record.size
+            size += record.size + 1
             if len(taken) >= min(room.documents, 500) or size >= room.bytes:
                 break
+        self.bytes_read += size
         return taken or None
 
     async def publish(self, messages: Sequence[Message]) -> None:
@@ -78,6 +82,8 @@ class Files:
         for message in messages:
             dead = message.topic == self._dead_letter_topic
             self._files[dead].write(_letter(message) if dead else (message.value or b"") + b"\n")
+            self.refused += dead
+            self.classified += not dead
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """As `pipeline.Source.commit`: one note, replaced as a whole, of offsets and lengths together."""
@@ -103,6 +109,8 @@ class Files:
 
     def _restore(self) -> Sequence[int]:
         if not self._note.exists():
+            if self._output.exists() and self._output.stat().st_size:
+                raise Misconfigured(f"{self._output}: exists already; remove it, or write to another file")
             return (0, 0)
         try:
             note = orjson.loads(self._note.read_bytes())

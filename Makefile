@@ -1,0 +1,68 @@
+VENV := .venv
+PORT ?= 9092
+# Tried in order for the virtual environment; choose another with `make PYTHON=/path/to/python …`.
+PYTHON ?= python3.13 python3.12 python3.11 python3.14 python3
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint kafka bench lock clean
+
+help: ## list these verbs
+	@echo "usage: make VERB [ARGS='…']"
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## classify sample tickets from end to end, with nothing else installed
+	@$(VENV)/bin/labelstream demo $(ARGS)
+
+test: $(VENV)/.dev ## run the tests, those against real Apache Kafka too where Java 17 and Maven are installed
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## check style and types
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+kafka: $(VENV)/.runtime ## run real Apache Kafka on 127.0.0.1:9092 (PORT=…) until Ctrl-C; takes Java 17 and Maven
+	@$(VENV)/bin/python -m tests.kafka.broker --port $(PORT) --data build/kafka
+
+bench: $(VENV)/.runtime ## measure throughput and latency
+	@$(VENV)/bin/labelstream bench $(ARGS)
+
+UV_COMPILE := $(VENV)/bin/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+lock: $(VENV)/.dev ## pin the dependencies of pyproject.toml again (newest versions: ARGS=--upgrade)
+	$(UV_COMPILE) $(ARGS) pyproject.toml --output-file requirements.txt
+	$(UV_COMPILE) $(ARGS) --group build --constraints requirements.txt --output-file requirements-build.txt
+	$(UV_COMPILE) $(ARGS) pyproject.toml --group dev --constraints requirements.txt \
+		--constraints requirements-build.txt --output-file requirements-dev.txt
+
+clean: ## remove all that these verbs have made
+	rm -rf $(VENV) build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a verb installs what has changed since the last one, which is mostly nothing.
+$(VENV)/.runtime: $(VENV)/.python requirements.txt requirements-build.txt pyproject.toml
+	@echo "Installing labelstream into $(VENV) (once; about a minute) …"
+	@$(PIP) install --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	@echo "Installing what tests and checks need into $(VENV) (once; about a minute) …"
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.python:
+	@for python in $(PYTHON); do \
+		$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		$$python -c 'import ensurepip, venv' 2>/dev/null || { lacking="$$lacking $$python"; continue; }; \
+		$$python -m venv --clear $(VENV) && touch $@ && exit 0; \
+	done; \
+	if [ -n "$$lacking" ]; then \
+		echo "Python is here ($${lacking# }), but without its venv module. Debian, Ubuntu: sudo apt install python3-venv"; \
+	else \
+		echo "labelstream needs Python 3.11 or later, and none of these is: $(PYTHON)."; \
+		echo "Install one, or name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; \
+	fi >&2; exit 1

@@ -1,0 +1,5 @@
+"""`python -m service` is `labelstream`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,43 @@
+"""`labelstream check`: open everything that `run` would open, and say what was found."""
+
+from dataclasses import dataclass
+
+from service import accounts
+from service.errors import Misconfigured, Unavailable
+from service.settings import Settings
+from service.telemetry import Telemetry
+from service.worker import check_topics
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what, whether it is as it should be, and what to do where it is not."""
+
+    what: str
+    ok: bool
+    said: str
+
+
+async def check(settings: Settings) -> list[Finding]:
+    """Everything that was looked at, whatever was wrong with the rest. No document is sent anywhere."""
+    findings = [Finding("configuration", True, "every setting is valid")]
+    try:
+        await check_topics(settings)
+    except (Misconfigured, Unavailable) as error:
+        findings += [Finding("kafka", False, line) for line in str(error).splitlines()]
+    else:
+        findings.append(Finding("kafka", True, f"{settings.kafka.bootstrap_servers} answers and has every topic"))
+    for name in settings.accounts:
+        findings.append(await _account(settings, name))
+    return findings
+
+
+async def _account(settings: Settings, name: str) -> Finding:
+    what = f"accounts.{name}"
+    try:
+        async with accounts.opened(settings.accounts, [name], Telemetry()) as ready:
+            await accounts.probe(ready.values())
+            provider = ready[name].provider
+            return Finding(what, True, f"{what} can be asked: {provider.model}, {provider.task}")
+    except (Misconfigured, Unavailable) as error:
+        return Finding(what, False, str(error))

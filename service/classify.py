@@ -1,0 +1,97 @@
+"""`labelstream classify`: files in, JSON lines out, by the pipeline that serves Kafka."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service import accounts, pipeline, settings
+from service.dispatch import Dispatcher
+from service.errors import Misconfigured
+from service.progress import Advance
+from service.streams.files import Files
+from service.telemetry import Telemetry
+
+_OUTPUT, _DEAD_LETTERS = "output", "dead-letters"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the documents of this run; `finished` is False where it was stopped before the end."""
+
+    documents: int
+    classified: int
+    dead_letters: int
+    finished: bool
+    resumed: bool
+    seconds: float
+    output: str
+
+
+def local_stream(model: Path) -> tuple[dict[str, settings.Account], settings.Stream]:
+    """The accounts and stream for classifying with one embedded model."""
+    local = settings.Local(provider="local", model=model)
+    stream = settings.Stream(
+        name="classify",
+        input="files",
+        classify_with=("local",),
+        output=_OUTPUT,
+        dead_letter=_DEAD_LETTERS,
+        batch=settings.Batch(documents=256, characters=1_000_000, wait=0),
+    )
+    return {"local": local}, stream
+
+
+def configured_stream(configured: settings.Settings, name: str | None) -> settings.Stream:
+    """A stream of a configuration, or its only one, with files for edges. Raises Misconfigured."""
+    names = [stream.name for stream in configured.streams]
+    if name is None and len(names) > 1:
+        raise Misconfigured(f"the configuration has the streams {', '.join(names)}: say which with --stream")
+    for stream in configured.streams:
+        if name in (None, stream.name):
+            edges = {"input": "files", "output": _OUTPUT, "dead_letter": _DEAD_LETTERS, "routes": ()}
+            return stream.model_copy(update=edges)
+    raise Misconfigured(f"the configuration has no stream {name!r}; it has {', '.join(names)}")
+
+
+async def classify(
+    inputs: Sequence[Path],
+    output: Path,
+    known: Mapping[str, settings.Account],
+    stream: settings.Stream,
+    *,
+    stop: asyncio.Event,
+    advance: Advance,
+) -> Summary:
+    """Classify the documents of files; goes on where an earlier run over the same files was broken off.
+
+    Raises Misconfigured or Unavailable, naming the file or setting.
+    """
+    began, telemetry = time.monotonic(), Telemetry()
+    files = Files(inputs, output, output.with_name(output.name + ".dead"), _DEAD_LETTERS)
+    resumed = files.resumed
+    async with accounts.opened(known, stream.classify_with, telemetry) as ready:
+        await accounts.probe(ready.values())
+
+        async def report() -> None:
+            while True:
+                await asyncio.sleep(0.1)
+                advance(files.bytes_read)
+
+        async with asyncio.TaskGroup() as tasks:
+            reporting = tasks.create_task(report())
+            dispatcher = Dispatcher([ready[name] for name in stream.classify_with])
+            await pipeline.run(stream, files, files, dispatcher, telemetry=telemetry, stop=stop)
+            reporting.cancel()
+    if not stop.is_set():
+        files.finish()
+    return Summary(
+        documents=files.classified + files.refused,
+        classified=files.classified,
+        dead_letters=files.refused,
+        finished=not stop.is_set(),
+        resumed=resumed,
+        seconds=round(time.monotonic() - began, 3),
+        output=str(output),
+    )

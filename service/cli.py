@@ -1,0 +1,353 @@
+"""The commands: each one short, each the same pipeline with other edges.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or data, 130 interrupted.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import structlog
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from service import checks, logs, settings, worker
+from service import classify as classifying
+from service import demo as demonstration
+from service.errors import Misconfigured, Unavailable
+from service.model import evaluate as evaluation
+from service.model import examples
+from service.model.classifier import Classifier, ModelError
+from service.model.examples import ExamplesError
+from service.progress import Steps
+from service.server import app as serving
+from service.settings import Log
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="labelstream",
+    help="Stream documents from Kafka through text classifiers and publish classes and scores back to Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(help="Train and evaluate embedded models.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+Config = Annotated[Path, typer.Argument(help="The configuration, a YAML file; see config/triage.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object to standard output, for programs.")]
+
+
+class Task(StrEnum):
+    """What a document may have: one class, or any number."""
+
+    SINGLE_LABEL = "single_label"
+    MULTI_LABEL = "multi_label"
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Scenario(StrEnum):
+    """The shipped samples."""
+
+    TICKETS = "tickets"
+    MODERATION = "moderation"
+
+
+@app.command()
+def run(config: Config) -> None:
+    """Classify the configured streams until SIGTERM or SIGINT."""
+    wanted = settings.load(config)
+    logs.configure(wanted.log)
+    _run(lambda stop: worker.work(wanted, stop))
+
+
+@app.command()
+def check(config: Config, as_json: AsJson = False) -> None:
+    """Open everything that `run` would open, ask each account whether it lets us in, and close again."""
+    wanted = settings.load(config)
+    logs.configure(Log(level="error"))
+    findings = _run(lambda _: checks.check(wanted))
+    well = all(finding.ok for finding in findings)
+    if as_json:
+        _print_json({"ok": well, "checks": findings})
+    else:
+        for finding in findings:
+            mark = "[green]ok[/]" if finding.ok else "[red]no[/]"
+            _out().print(f"{mark}  {escape(finding.said)}", highlight=False)
+    if not well:
+        raise typer.Exit(1)
+
+
+@app.command()
+def classify(  # noqa: PLR0917  options, which Typer reads by name
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="JSON lines, .csv or .txt (a document a line).")
+    ],
+    out: Annotated[Path, typer.Option(help="Where results go, a JSON line each; what is refused goes to OUT.dead.")],
+    model: Annotated[Path | None, typer.Option(help="Classify with this trained model.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Classify with the accounts of this configuration.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Which stream of the configuration.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify files; a run that is broken off goes on where it stopped when it is started again."""
+    logs.configure(Log(level="warning"))
+    if (model is None) == (config is None):
+        raise typer.BadParameter("give either --model or --config")
+    if model is not None:
+        known, edges = classifying.local_stream(model)
+    elif config is not None:
+        configured = settings.load(config)
+        known, edges = configured.accounts, classifying.configured_stream(configured, stream)
+    total = sum(path.stat().st_size for path in inputs if path.exists())
+    with Steps(_err()).step(f"classifying {len(inputs)} file(s)", total) as advance:
+        summary = _run(lambda stop: classifying.classify(inputs, out, known, edges, stop=stop, advance=advance))
+    if as_json:
+        _print_json(summary)
+    else:
+        _out().print(
+            f"{summary.classified:,} classified into {summary.output}, {summary.dead_letters:,} refused,"
+            f" in {summary.seconds:.1f} s",
+            highlight=False,
+        )
+    if not summary.finished:
+        raise typer.Exit(130)
+
+
+@app.command()
+def demo(
+    scenario: Annotated[Scenario, typer.Option(help="Which of the shipped samples.")] = Scenario.TICKETS,
+    data: Annotated[Path | None, typer.Option(help="Labelled documents of your own (JSON lines).")] = None,
+    documents: Annotated[int | None, typer.Option(min=1, help="How many to stream, repeating them if need be.")] = None,
+    bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka to run on.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole service at work on this machine, with nothing but this package."""
+    logs.configure(Log(level="warning"))
+    options = demonstration.Options(scenario.value, data, documents, bootstrap)
+    report = _run(lambda _: demonstration.demo(options, Steps(_err())))
+    if as_json:
+        _print_json(report)
+    else:
+        _out().print(_demo_table(report))
+    if report.lost or report.duplicates or report.committed != report.documents:
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(  # noqa: PLR0917  options, which Typer reads by name
+    data: Annotated[Path, typer.Option(help="The folder that everything is kept in: state, jobs, models.")],
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="PROJECT/DEPLOYMENT=FOLDER", help="Deploy this trained model.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8080,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="LABELSTREAM_SERVE_KEY", help="A key that clients may use; better given in the environment."
+        ),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Certificate file (PEM); needed beyond loopback.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key file.")] = None,
+    plaintext: Annotated[bool, typer.Option("--plaintext", help="Serve beyond loopback without TLS.")] = False,
+    public_url: Annotated[str | None, typer.Option(help="Where clients reach the server, if behind a proxy.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Throttle as the cloud does.")] = None,
+    faults: Annotated[Path | None, typer.Option(help="Rules of what should go wrong (YAML), for tests.")] = None,
+    allow_faults: Annotated[bool, typer.Option("--allow-faults", help="Take such rules at /_faults, too.")] = False,
+    log_level: Annotated[LogLevel, typer.Option(help="How much is logged.")] = LogLevel.INFO,
+) -> None:
+    """Answer as Azure Language custom text classification, from models trained here."""
+    logs.configure(Log(level=log_level.value))
+    options = serving.ServeOptions(
+        data=data,
+        host=host,
+        port=port,
+        keys=tuple(key or ()),
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        plaintext=plaintext,
+        public_url=public_url,
+        models=tuple(serving.Registration.parse(each) for each in model or ()),
+        requests_per_minute=requests_per_minute,
+        faults=faults,
+        allow_faults=allow_faults,
+    )
+
+    async def serve_until(stop: asyncio.Event) -> None:
+        async with serving.serving(options) as url:
+            sys.stdout.write(f"serving on {url}\n")
+            sys.stdout.flush()
+            await stop.wait()
+
+    _run(serve_until)
+
+
+@models.command("train")
+def train_model(
+    file: Annotated[Path, typer.Argument(help="Labelled documents, JSON lines: id, text, and labels or label.")],
+    out: Annotated[Path, typer.Option(help="The folder that the model is written to.")],
+    task: Annotated[Task | None, typer.Option(help="By default, as the labels have it.")] = None,
+    split: Annotated[str | None, typer.Option(help="Learn from the rows of this split alone.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train an embedded model and say what it is worth by its own training rows."""
+    from service.model import train  # noqa: PLC0415  a second of scikit-learn that other commands do not need
+
+    rows = examples.select(examples.read(file), split)
+    wanted = task.value if task else examples.infer_task(rows)
+    with Steps(_err()).step(f"training on {len(rows):,} documents") as advance:
+        trained = train.train(rows, task=wanted, name=out.name, progress=lambda done, _: advance(done))
+    path = trained.save(out)
+    for warning in trained.warnings:
+        _err().print(f"[yellow]note[/]  {escape(warning)}", highlight=False)
+    if as_json:
+        estimate = trained.estimate.to_json()
+        _print_json(
+            {
+                "model": path,
+                "documents": trained.documents,
+                "unlabelled": trained.unlabelled,
+                "warnings": trained.warnings,
+                "estimate": estimate,
+            }
+        )
+    else:
+        _out().print(f"{path}: learnt {len(trained.classifier.labels)} classes from {trained.documents:,} documents")
+        _out().print(_evaluation_table(trained.estimate, "by cross-validation"))
+
+
+@models.command("evaluate")
+def evaluate_model(
+    model: Annotated[Path, typer.Argument(help="A trained model's folder.")],
+    file: Annotated[Path, typer.Argument(help="Labelled documents, JSON lines.")],
+    split: Annotated[str | None, typer.Option(help="Measure on the rows of this split alone.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on labelled documents that it has not learnt from."""
+    rows = examples.select(examples.read(file), split)
+    measured = evaluation.evaluate(Classifier.load(model), rows)
+    if as_json:
+        _print_json(measured.to_json())
+    else:
+        _out().print(_evaluation_table(measured, str(model)))
+
+
+def main() -> None:
+    """The `labelstream` command."""
+    try:
+        app()
+    except BaseException as error:  # noqa: BLE001  the outermost edge
+        sys.exit(_ended(error))
+
+
+def _ended(error: BaseException) -> int:
+    """Say what ended the command, in words where we have them; gives the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    causes = list(_leaves(error))
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        return 130
+    known = [cause for cause in causes if isinstance(cause, (*_WRONG_INPUT, Unavailable))]
+    if len(known) < len([cause for cause in causes if not isinstance(cause, asyncio.CancelledError)]):
+        structlog.get_logger("service").critical("failed", exc_info=error)
+        return 1
+    for said in dict.fromkeys(str(cause) for cause in known):
+        _err().print(f"[red]labelstream:[/] {escape(said)}", highlight=False, soft_wrap=True)
+    return 2 if any(isinstance(cause, _WRONG_INPUT) for cause in known) else 1
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _run(command: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run a command to its end; the first SIGTERM or SIGINT asks it to stop, a second one interrupts it."""
+
+    async def running() -> T:
+        stop, loop, me = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
+
+        def asked() -> None:
+            if stop.is_set() and me is not None:
+                me.cancel()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked)
+        return await command(stop)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            return runner.run(running())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  there is none on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _out() -> Console:
+    return Console()
+
+
+def _err() -> Console:
+    return Console(stderr=True)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
+
+
+def _demo_table(report: demonstration.Report) -> Table:
+    table = Table(title=f"labelstream demo on {report.broker}", show_header=False, title_justify="left")
+    table.add_row("documents", f"{report.documents:,}")
+    table.add_row("classified", f"{report.classified:,}")
+    table.add_row("dead letters", f"{report.dead_letters:,}")
+    table.add_row("lost", f"{report.lost:,}")
+    table.add_row("duplicates", f"{report.duplicates:,}")
+    table.add_row("committed offsets", f"{report.committed:,} of {report.documents:,} produced")
+    table.add_row("accuracy", f"{report.accuracy:.1%}")
+    table.add_row("throughput", f"{report.throughput_docs_per_s:,.0f} documents/s")
+    table.add_row("latency", f"{report.latency_ms['p50']:.0f} ms median, {report.latency_ms['p99']:.0f} ms p99")
+    table.add_section()
+    for name, count in list(report.classes.items())[:10]:
+        table.add_row(name, f"{count:,}")
+    return table
+
+
+def _evaluation_table(measured: evaluation.Evaluation, title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("documents", "accuracy", "micro-F1", "macro-F1", "calibration error"):
+        table.add_column(column, justify="right")
+    shares = (measured.accuracy, measured.f1_micro, measured.f1_macro, measured.ece)
+    table.add_row(f"{measured.documents:,}", *(f"{share:.3f}" for share in shares))
+    return table
+
+
+_WRONG_INPUT = (Misconfigured, ModelError, ExamplesError)

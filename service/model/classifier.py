@@ -1,0 +1,239 @@
+"""The embedded model in use: a text's grams weigh in for each class, and the sums become probabilities.
+
+Scoring takes numpy alone, alters nothing, and a text's scores do not depend on the texts it is scored with.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal, NamedTuple, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.documents import ClassScore
+from service.model import archive
+from service.model.features import Vocabulary, character_grams, word_grams
+
+Task = Literal["single_label", "multi_label"]
+
+FILE_NAME = "model.zip"
+FORMAT = 1
+MEBIBYTE = 2**20
+LARGEST = {
+    "manifest.json": 16 * MEBIBYTE,
+    "words.json": 64 * MEBIBYTE,
+    "characters.json": 16 * MEBIBYTE,
+    "words.npy": 16 * MEBIBYTE,
+    "characters.npy": 16 * MEBIBYTE,
+    "weights.npy": 128 * MEBIBYTE,
+    "bias.npy": 16 * MEBIBYTE,
+}
+
+
+class ModelError(Exception):
+    """A model file cannot be used; the message names the file, what is wrong with it, and what to do."""
+
+
+class Calibration(NamedTuple):
+    """How margins become probabilities.
+
+    A margin m, in which a class is above its boundary where m > 0, becomes the logit ``temperature * m`` where the
+    `curvature` c is 0, else ``temperature * (1 - exp(-c m)) / c``: one margin above another always stays above it, but
+    differences count for less the further above the boundary they are. In single-label classification `floor` is the
+    share of the probability that goes to all classes alike.
+    """
+
+    temperature: float
+    curvature: float
+    floor: float
+
+    def single(self, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of classes that exclude each other; rows sum to one."""
+        logits = self._logits(margins)
+        odds: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
+        odds *= (1 - self.floor) / odds.sum(axis=1, keepdims=True)
+        odds += self.floor / margins.shape[1]
+        return odds
+
+    def multi(self, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of classes independent of each other."""
+        return 0.5 + 0.5 * np.tanh(0.5 * self._logits(margins))  # the logistic function, without its overflow
+
+    def _logits(self, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.curvature < 1e-6:  # the limit; a smaller divisor could overflow
+            return self.temperature * margins
+        exponents = np.minimum(self.curvature * -margins, 50)  # beyond, a number would overflow
+        logits: NDArray[np.float64] = np.expm1(exponents) * (-self.temperature / self.curvature)
+        return logits
+
+
+class Manifest(NamedTuple):
+    """What a model says of itself; `trained` is for people and programs to read, and has no effect."""
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    threshold: float
+    calibration: Calibration
+    trained: Mapping[str, object]
+
+
+class Classifier:
+    """A trained model; made by `load`, safe to use from several threads at once.
+
+    `labels` are the columns of the scores. `threshold` is the score from which on a multi-label class applies, 0 in
+    single-label models. `digest` is the same for the same content.
+    """
+
+    def __init__(self, content: Mapping[str, bytes]) -> None:
+        """Take a model from the members of its file; raises `ValueError`."""
+        manifest = _manifest(archive.json_value("manifest.json", content["manifest.json"]))
+        self._words = _vocabulary(content, "words")
+        self._characters = _vocabulary(content, "characters")
+        grams, labels = len(self._words.index_of) + len(self._characters.index_of), len(manifest.labels)
+        weights = archive.array("weights.npy", content["weights.npy"], np.float16, (grams, labels))
+        self._word_weights, self._character_weights = np.split(weights, [len(self._words.index_of)])
+        self._bias = archive.array("bias.npy", content["bias.npy"], np.float32, (labels,))
+        self.name = manifest.name
+        self.task = manifest.task
+        self.labels = manifest.labels
+        self.threshold = manifest.threshold
+        self.calibration = manifest.calibration
+        self.trained = manifest.trained
+        self.digest = _digest(content)
+
+    @classmethod
+    def load(cls, path: Path) -> "Classifier":
+        """The model in a file, or in the file `model.zip` of a folder; raises `ModelError`."""
+        file = path / FILE_NAME if path.is_dir() else path
+        try:
+            return cls(archive.unpack(file, LARGEST))
+        except OSError as error:
+            advice = "name the folder or file that `labelstream models train` has written"
+            raise ModelError(f"{file}: cannot be read ({error.strerror}); {advice}") from error
+        except ValueError as error:
+            advice = "train the model again with `labelstream models train`, or restore the file"
+            raise ModelError(f"{file}: is not a model that can be used: {error}; {advice}") from error
+
+    def __repr__(self) -> str:
+        return f"<Classifier {self.name!r} {self.task} {len(self.labels)} labels {self.digest}>"
+
+    def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """The calibrated probability of each text (row) and label (column); any text will do, also an empty one."""
+        margins = np.empty((len(texts), len(self.labels)))
+        for row, text in enumerate(texts):
+            words, word_weights = self._words.weigh(word_grams(text))
+            characters, character_weights = self._characters.weigh(character_grams(text))
+            margins[row] = word_weights @ self._word_weights.take(words, axis=0)
+            margins[row] += character_weights @ self._character_weights.take(characters, axis=0)
+        margins += self._bias
+        return self.calibration.single(margins) if self.task == "single_label" else self.calibration.multi(margins)
+
+    def classify(self, texts: Sequence[str], top: int = 5) -> list[tuple[ClassScore, ...]]:
+        """Each text's classes, best first.
+
+        Single-label: the `top` best, of which the first is the answer. Multi-label: those whose score reaches the
+        threshold, possibly none.
+        """
+        scores = self.scores(texts)
+        best_first = np.argsort(-scores, axis=1, kind="stable")
+        if self.task == "single_label":
+            return [self._classes(row, best[:top]) for row, best in zip(scores, best_first, strict=True)]
+        return [
+            self._classes(row, best[: np.count_nonzero(row >= self.threshold)])
+            for row, best in zip(scores, best_first, strict=True)
+        ]
+
+    def _classes(self, scores: NDArray[np.float64], columns: NDArray[np.intp]) -> tuple[ClassScore, ...]:
+        return tuple(ClassScore(self.labels[column], float(scores[column])) for column in columns)
+
+
+def contents(
+    manifest: Manifest,
+    words: Vocabulary,
+    characters: Vocabulary,
+    weights: NDArray[np.floating],
+    bias: NDArray[np.floating],
+) -> dict[str, bytes]:
+    """The members of a model's file; `weights` has a row for each word, then each run of characters."""
+    described = manifest._asdict() | {"calibration": manifest.calibration._asdict(), "format": FORMAT}
+    return {
+        "manifest.json": archive.json_bytes(described),
+        "words.json": archive.json_bytes(list(words.index_of)),
+        "characters.json": archive.json_bytes(list(characters.index_of)),
+        "words.npy": archive.array_bytes(words.rarity),
+        "characters.npy": archive.array_bytes(characters.rarity),
+        "weights.npy": archive.array_bytes(weights.astype(np.float16)),
+        "bias.npy": archive.array_bytes(bias.astype(np.float32)),
+    }
+
+
+def _digest(content: Mapping[str, bytes]) -> str:
+    digests = [[name, sha256(content[name]).hexdigest()] for name in sorted(content)]
+    return sha256(archive.json_bytes(digests)).hexdigest()[:12]
+
+
+def _vocabulary(content: Mapping[str, bytes], kind: str) -> Vocabulary:
+    grams = _strings(archive.json_value(f"{kind}.json", content[f"{kind}.json"]), f"{kind}.json")
+    rarity = archive.array(f"{kind}.npy", content[f"{kind}.npy"], np.float32, (len(grams),))
+    if not ((rarity >= 1) & (rarity <= 100)).all():
+        raise ValueError(f"{kind}.npy holds numbers below 1 or above 100")
+    return Vocabulary({gram: index for index, gram in enumerate(grams)}, rarity)
+
+
+def _manifest(value: object) -> Manifest:
+    """The manifest of a JSON value, as strict as can be; raises `ValueError`."""
+    described = _fields(value, {*Manifest._fields, "format"}, "manifest.json")
+    if described["format"] != FORMAT:
+        raise ValueError(f"manifest.json says format {described['format']!r:.20}, this version reads format {FORMAT}")
+    calibration = _fields(described["calibration"], set(Calibration._fields), "calibration in manifest.json")
+    name, task, trained = described["name"], described["task"], described["trained"]
+    if not isinstance(name, str) or not name:
+        raise ValueError("manifest.json gives no name")
+    if task not in get_args(Task):
+        raise ValueError(f"manifest.json gives no task out of {' and '.join(get_args(Task))}")
+    labels = _strings(described["labels"], "labels in manifest.json")
+    if not labels:
+        raise ValueError("manifest.json gives no labels")
+    return Manifest(
+        name,
+        cast("Task", task),
+        labels,
+        _number(described["threshold"], "threshold", 0, 1),
+        Calibration(
+            _number(calibration["temperature"], "temperature", 1e-6, 1e6),
+            _number(calibration["curvature"], "curvature", 0, 100),
+            _number(calibration["floor"], "floor", 0, 1),
+        ),
+        _object(trained, "trained in manifest.json"),
+    )
+
+
+def _fields(value: object, names: set[str], what: str) -> dict[str, object]:
+    fields = _object(value, what)
+    if set(fields) != names:
+        raise ValueError(f"{what} does not have the fields {', '.join(sorted(names))}")
+    return fields
+
+
+def _object(value: object, what: str) -> dict[str, object]:
+    match value:
+        case dict():
+            return value
+        case _:
+            raise ValueError(f"{what} is not a JSON object")
+
+
+def _number(value: object, what: str, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise ValueError(f"{what} in manifest.json is not a number from {least} to {most}")
+    return float(value)
+
+
+def _strings(value: object, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError(f"{what} is not a list of strings")
+    if len(set(value)) != len(value):
+        raise ValueError(f"{what} holds a string twice")
+    return tuple(value)

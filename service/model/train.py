@@ -1,0 +1,336 @@
+"""How the embedded model is made: linear support vector machines over grams, calibrated on rows they have not seen.
+
+The same rows make the same bytes, whatever their order.
+"""
+
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
+from math import exp, log
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix, hstack
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from service.model import archive
+from service.model.classifier import FILE_NAME, Calibration, Classifier, Manifest, Task, contents
+from service.model.evaluate import Evaluation, compare, indicators
+from service.model.examples import Example, ExamplesError, in_fixed_order
+from service.model.features import Vocabulary, character_grams, word_grams
+
+Progress = Callable[[float, str], None]
+Floats = NDArray[np.float64]
+Truth = NDArray[np.bool_]
+
+FEWEST_ROWS = 10  # with fewer, calibration would be an invention
+_MANY_ROWS = 1_000  # from here on a gram of a single row tells nothing, and a threshold can be fitted
+_FEW_POSITIVES = 5  # below, a label's scores are guesses
+_MOST_GRAMS = 100_000  # of each kind
+_MOST_WEIGHTS = 25_000_000  # 50 MB in the file, half a gigabyte while training
+_MOST_UNSEEN_SCORES = 20_000_000  # 160 MB; calibration needs no more
+_NOT_WORTH_KEEPING = re.compile(r".{101}|[\ud800-\udfff]", re.DOTALL)  # keys and links; halves of surrogate pairs
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A new model and what is to be said of it.
+
+    `estimate` is what the rows themselves say the model is worth: each was answered by a model that had not seen it.
+    `documents` were learnt from, `unlabelled` left out because they belong to no class. `warnings` are for people.
+    """
+
+    classifier: Classifier
+    estimate: Evaluation
+    documents: int
+    unlabelled: int
+    warnings: tuple[str, ...]
+    content: dict[str, bytes]
+
+    def save(self, folder: Path) -> Path:
+        """Write the model into a folder, made if missing, and give the file's path; raises `OSError`."""
+        path = folder / FILE_NAME
+        archive.write(path, archive.pack(self.content))
+        return path
+
+
+class _Linear(NamedTuple):
+    """A margin for each label: above 0 where it applies. `weights` has a row for each gram, a column for each label."""
+
+    weights: Floats
+    bias: Floats
+    converged: bool
+
+    def margins(self, features: csr_matrix) -> Floats:
+        margins: Floats = features @ self.weights + self.bias
+        return margins
+
+
+def silent(_done: float, _step: str) -> None:
+    """Progress that nobody watches."""
+
+
+def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progress = silent) -> Trained:
+    """Learn to classify as the examples do; `progress` is told the share done, 0 to 1, and the next step.
+
+    Raises `ExamplesError` where there is too little to learn from, or a row does not fit the task.
+    """
+    rows = in_fixed_order(_usable(examples, task))
+    labels = sorted({label for row in rows for label in row.labels})
+    truth = indicators([row.labels for row in rows], labels)
+    single = task == "single_label"
+    learn, calibrate = (_learn_exclusive, _calibrate_exclusive) if single else (_learn_each, _calibrate_each)
+    folds = _folds(rows, 5 if len(rows) <= 12_000 else 3)  # more folds gain little and take as long again
+    steps = int(folds.max()) + 2
+
+    with threadpool_limits(limits=1):  # or the last bits of sums would depend on the number of processors
+        progress(0.0, "reading the texts")
+        words, characters, features = _read([row.text for row in rows], len(labels))
+        unseen = np.empty((min(len(rows), max(_MANY_ROWS, _MOST_UNSEEN_SCORES // len(labels))), len(labels)))
+        for fold in range(steps - 1):
+            progress((fold + 0.2) / steps, f"learning without part {fold + 1} of {steps - 1}")
+            held_out = np.flatnonzero(folds[: len(unseen)] == fold)
+            unseen[held_out] = learn(features[folds != fold], truth[folds != fold]).margins(features[held_out])
+        progress((steps - 0.8) / steps, "learning from all rows")
+        linear = learn(features, truth)
+        progress((steps - 0.2) / steps, "calibrating")
+        calibrated = calibrate(linear, unseen, truth[: len(unseen)], len(rows))
+
+    threshold = 0.0 if single else _threshold(calibrated.scores, truth[: len(unseen)])
+    manifest = Manifest(name, task, tuple(labels), threshold, calibrated.calibration, _trained(rows))
+    content = contents(manifest, words, characters, calibrated.weights, calibrated.bias)
+    answered = [row.labels for row in rows[: len(unseen)]]
+    estimate = compare(task=task, labels=labels, threshold=threshold, scores=calibrated.scores, truth=answered)
+    progress(1.0, "done")
+    return Trained(
+        classifier=Classifier(content),
+        estimate=estimate,
+        documents=len(rows),
+        unlabelled=len(examples) - len(rows),
+        warnings=tuple(_warnings(rows, converged=linear.converged)),
+        content=content,
+    )
+
+
+class _Calibrated(NamedTuple):
+    """The final weights, how their margins become scores, and the scores of the rows calibrated on."""
+
+    weights: Floats
+    bias: Floats
+    calibration: Calibration
+    scores: Floats
+
+
+def _usable(examples: Sequence[Example], task: Task) -> list[Example]:
+    """The rows to learn from; raises `ExamplesError` where they make no task."""
+    if task == "multi_label":
+        rows, fewest_labels = list(examples), 1
+    else:
+        rows, fewest_labels = [example for example in examples if example.labels], 2
+        if several := next((row for row in rows if len(row.labels) > 1), None):
+            raise ExamplesError(
+                f"the row {several.id!r} has {len(several.labels)} labels, but a single-label model gives one: leave "
+                "one, or train a multi-label model"
+            )
+    labels = {label for row in rows for label in row.labels}
+    if len(labels) < fewest_labels:
+        raise ExamplesError(
+            f"the {len(examples)} rows have {len(labels)} different labels, but a {task.replace('_', '-')} model needs "
+            f"{fewest_labels} or more: add rows of other classes"
+        )
+    if len(rows) < FEWEST_ROWS:
+        raise ExamplesError(f"{len(rows)} labelled rows are too few to learn from: give {FEWEST_ROWS} or more")
+    return rows
+
+
+def _warnings(rows: Sequence[Example], *, converged: bool) -> Iterable[str]:
+    support = Counter(label for row in rows for label in row.labels)
+    few = sorted(label for label, count in support.items() if count < _FEW_POSITIVES)
+    if few:
+        yield (
+            f"{len(few)} of {len(support)} labels have fewer than {_FEW_POSITIVES} rows ({_named(few)}): their scores "
+            "are guesses; add rows"
+        )
+    labels_of = defaultdict(set)
+    for row in rows:
+        labels_of[row.text].add(row.labels)
+    contested = sum(len(labels) > 1 for labels in labels_of.values())
+    if contested:
+        yield f"{contested} texts occur more than once, with different labels: decide for one"
+    if not converged:
+        yield "learning was stopped before its end: scores may be worse than they could be; look for wrong labels"
+
+
+def _named(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:5])
+    return shown if len(labels) <= 5 else f"{shown} and {len(labels) - 5} more"
+
+
+def _folds(rows: Sequence[Example], most: int) -> NDArray[np.intp]:
+    """The part that each row belongs to: labels are dealt out evenly, and rows of one text stay together."""
+    part: dict[str, int] = {}
+    for row in sorted(rows, key=lambda row: row.labels):
+        part.setdefault(row.text, len(part) % most)
+    return np.array([part[row.text] for row in rows])
+
+
+def _read(texts: Sequence[str], labels: int) -> tuple[Vocabulary, Vocabulary, csr_matrix]:
+    """What there is to know of the texts: words, runs of characters, and each text's weight of each."""
+    most = min(_MOST_GRAMS, _MOST_WEIGHTS // labels // 2)
+    words = _vocabulary(map(word_grams, texts), len(texts), most)
+    characters = _vocabulary(map(character_grams, texts), len(texts), most)
+    if not words.index_of and not characters.index_of:
+        raise ExamplesError("the texts have nothing in common to learn from: check that they are texts")
+    blocks = [_matrix(words, map(word_grams, texts)), _matrix(characters, map(character_grams, texts))]
+    return words, characters, hstack(blocks, format="csr", dtype=np.float64)
+
+
+def _vocabulary(grams_of_texts: Iterable[Iterable[str]], texts: int, most: int) -> Vocabulary:
+    """The grams of the most texts, in alphabetical order."""
+    texts_with = Counter(chain.from_iterable(map(set, grams_of_texts)))
+    fewest = 2 if texts >= _MANY_ROWS else 1
+    worth = [gram for gram, count in texts_with.items() if count >= fewest and not _NOT_WORTH_KEEPING.search(gram)]
+    kept = sorted(sorted(worth, key=lambda gram: (-texts_with[gram], gram))[:most])
+    rarity = [log((1 + texts) / (1 + texts_with[gram])) + 1 for gram in kept]
+    return Vocabulary({gram: index for index, gram in enumerate(kept)}, np.array(rarity, np.float32))
+
+
+def _matrix(vocabulary: Vocabulary, grams_of_texts: Iterable[Iterable[str]]) -> csr_matrix:
+    indices, weights = zip(*map(vocabulary.weigh, grams_of_texts), strict=True)
+    starts = np.cumsum([0, *map(len, indices)])
+    shape = (len(indices), len(vocabulary.index_of))
+    matrix = csr_matrix((np.concatenate(weights), np.concatenate(indices), starts), shape)
+    matrix.sort_indices()
+    return matrix
+
+
+def _learn_exclusive(features: csr_matrix, truth: Truth) -> _Linear:
+    """Each class against all others; a class without rows applies nowhere."""
+    answers = truth.argmax(axis=1)
+    present = np.unique(answers)
+    linear = _constant(features.shape[1], truth.shape[1])
+    if len(present) < 2:
+        linear.bias[present] = 1
+        return linear
+    machine, converged = _machine(features, answers, strictness=1)
+    coefficients, intercepts = machine.coef_, machine.intercept_
+    if len(present) == 2:  # of two classes only the second is learnt: the first is its opposite
+        coefficients, intercepts = np.vstack([-coefficients, coefficients]), np.append(-intercepts, intercepts)
+    linear.weights[:, present] = coefficients.T
+    linear.bias[present] = intercepts
+    return linear._replace(converged=converged)
+
+
+def _learn_each(features: csr_matrix, truth: Truth) -> _Linear:
+    """Each label by itself; a label of all rows or of none applies everywhere or nowhere."""
+    linear = _constant(features.shape[1], truth.shape[1])
+    all_converged = True
+    for column, answers in enumerate(truth.T):
+        if answers.any() and not answers.all():
+            machine, converged = _machine(features, answers, strictness=0.3)
+            linear.weights[:, column] = machine.coef_[0]
+            linear.bias[column] = machine.intercept_[0]
+            all_converged &= converged
+        elif answers.any():
+            linear.bias[column] = 1
+    return linear._replace(converged=all_converged)
+
+
+def _constant(grams: int, labels: int) -> _Linear:
+    return _Linear(np.zeros((grams, labels)), np.full(labels, -1.0), converged=True)
+
+
+def _machine(features: csr_matrix, answers: NDArray[Any], *, strictness: float) -> tuple[LinearSVC, bool]:
+    """A support vector machine (`strictness` is its C), and whether learning came to its end, at the second attempt."""
+    for most in (1_000, 10_000):
+        machine = LinearSVC(C=strictness, dual=True, random_state=_SEED, max_iter=most)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # told by the return value
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # rare classes are expected
+            machine.fit(features, answers)
+        if machine.n_iter_ < most:
+            return machine, True
+    return machine, False
+
+
+def _calibrate_exclusive(linear: _Linear, unseen: Floats, truth: Truth, documents: int) -> _Calibrated:
+    """The temperature and curvature under which the unseen rows' true classes are most likely.
+
+    Mild priors, worth about a row, keep both in bounds where rows are few. The curvature matters: with the temperature
+    alone, rows far above the boundary pull the scores of rows near it, and these come out too low.
+    """
+    answers = truth.argmax(axis=1)
+    rows = np.arange(len(answers))
+    floor = 1 / (documents + 2)
+
+    def calibration(parameters: Floats) -> Calibration:
+        return Calibration(round(exp(parameters[0]), 6), round(float(parameters[1]), 6), floor)
+
+    def loss(parameters: Floats) -> float:
+        likelihood = calibration(parameters).single(unseen)[rows, answers]
+        prior = (parameters[0] - log(3)) ** 2 + parameters[1] ** 2
+        return float((prior - np.log(likelihood).sum()) / len(rows))
+
+    best = minimize(loss, [log(3), 0.5], method="Nelder-Mead", bounds=[(-5, 10), (0, 20)]).x
+    return _Calibrated(linear.weights, linear.bias, calibration(best), calibration(best).single(unseen))
+
+
+def _calibrate_each(linear: _Linear, unseen: Floats, truth: Truth, _documents: int) -> _Calibrated:
+    """Each label's own slope and offset (Platt 1999), put into the weights."""
+    fitted = [_slope_and_offset(margins, answers) for margins, answers in zip(unseen.T, truth.T, strict=True)]
+    slopes, offsets = np.array(fitted).T
+    calibration = Calibration(temperature=1.0, curvature=0.0, floor=0.0)
+    scores = calibration.multi(slopes * unseen + offsets)
+    return _Calibrated(slopes * linear.weights, slopes * linear.bias + offsets, calibration, scores)
+
+
+def _slope_and_offset(margins: Floats, answers: Truth) -> tuple[float, float]:
+    """The logistic curve through margins and answers, with Platt's targets for few rows and never falling."""
+    positives = int(answers.sum())
+    targets = np.where(answers, (positives + 1) / (positives + 2), 1 / (len(answers) - positives + 2))
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        logits = parameters[0] * margins + parameters[1]
+        errors = 0.5 + 0.5 * np.tanh(0.5 * logits) - targets
+        return float((np.logaddexp(0, logits) - targets * logits).sum()), np.array([errors @ margins, errors.sum()])
+
+    start = [1.0, log(targets.sum() / (1 - targets).sum())]
+    slope, offset = minimize(loss, start, method="L-BFGS-B", jac=True, bounds=[(0, 1_000), (None, None)]).x
+    return float(slope), float(offset)
+
+
+def _threshold(scores: Floats, truth: Truth) -> float:
+    """The threshold of the highest micro-F1, a half where rows are too few to tell."""
+    if len(scores) < _MANY_ROWS:
+        return 0.5
+    order = np.argsort(-scores, axis=None, kind="stable")
+    descending = scores.ravel()[order]
+    found = np.cumsum(truth.ravel()[order])
+    f1 = 2 * found / (np.arange(1, len(found) + 1) + truth.sum())
+    best = int(f1.argmax())
+    return round(float(descending[best : best + 2].mean()), 4)
+
+
+def _trained(rows: Sequence[Example]) -> dict[str, object]:
+    """Where a model comes from, in words that say nothing of any text."""
+    digest = sha256()
+    for row in rows:
+        digest.update(archive.json_bytes([row.text.encode("utf-8", "surrogatepass").hex(), row.labels]))
+    return {
+        "documents": len(rows),
+        "data": digest.hexdigest(),
+        "seed": _SEED,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+    }

@@ -1,0 +1,72 @@
+"""`labelstream run`: every stream of a configuration, until told to stop."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from service import accounts, health, pipeline
+from service.dispatch import Dispatcher
+from service.errors import Misconfigured
+from service.settings import Settings, Stream
+from service.streams import kafka
+from service.telemetry import Telemetry
+
+log = structlog.get_logger(__name__)
+
+
+async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
+    """Run the streams until `stop` is set; `started` is told the health URL once all is open.
+
+    Raises (in an ExceptionGroup, or alone) Misconfigured or Unavailable, naming the setting.
+    """
+    telemetry = Telemetry()
+    names = [name for stream in settings.streams for name in stream.classify_with]
+    async with (
+        accounts.opened(settings.accounts, names, telemetry) as ready,
+        health.served(telemetry, settings.health) as url,
+        kafka.producing(settings.kafka, telemetry) as sink,
+    ):
+        await check_topics(settings)
+        for stream in settings.streams:
+            await accounts.probe(ready[name] for name in stream.classify_with)
+        async with asyncio.TaskGroup() as streams:
+            lag = streams.create_task(telemetry.watch_event_loop())
+            running = [
+                streams.create_task(
+                    pipeline.run(
+                        stream,
+                        kafka.KafkaSource(settings.kafka, stream.input),
+                        sink,
+                        Dispatcher([ready[name] for name in stream.classify_with]),
+                        telemetry=telemetry,
+                        stop=stop,
+                    )
+                )
+                for stream in settings.streams
+            ]
+            log.info("started", streams=[stream.name for stream in settings.streams], health=url)
+            started(url)
+            await asyncio.wait(running)
+            lag.cancel()
+    log.info("stopped")
+
+
+async def check_topics(settings: Settings) -> None:
+    """See that every topic is there. Raises Misconfigured naming those that are not, and where they are set."""
+    wanted = {topic: where for stream in settings.streams for topic, where in _topics(stream).items()}
+    if missing := await kafka.missing_topics(settings.kafka, wanted):
+        raise Misconfigured(
+            "\n".join(
+                f"{wanted[topic]}: there is no topic {topic!r}; create it, or correct the name" for topic in missing
+            )
+        )
+
+
+def _topics(stream: Stream) -> dict[str, str]:
+    where = {route.to: f"streams.{stream.name}.routes" for route in stream.routes}
+    return where | {
+        stream.dead_letter: f"streams.{stream.name}.dead_letter",
+        stream.output: f"streams.{stream.name}.output",
+        stream.input: f"streams.{stream.name}.input",
+    }

@@ -1,0 +1,81 @@
+"""The real broker: started once, when the first test needs it, and missing in so many words where it cannot run."""
+
+import re
+import secrets
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.kafka.broker import HOW_TO_GET_JAVA_AND_MAVEN, Broker, KafkaUnavailable, fetch_jars, find_java, jars
+
+_needing = pytest.StashKey[int]()
+_unavailable = pytest.StashKey[str]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.kafka)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch the jars here, where no test's timeout runs."""
+    needing = sum("broker" in getattr(item, "fixturenames", ()) for item in session.items)
+    session.config.stash[_needing] = needing
+    if not needing or session.config.option.collectonly:
+        return
+    try:
+        find_java()
+        if not jars().is_dir() and (terminal := session.config.pluginmanager.get_plugin("terminalreporter")):
+            terminal.write_line("fetching Apache Kafka with Maven (once)")
+        fetch_jars()
+    except KafkaUnavailable as error:
+        session.config.stash[_unavailable] = str(error)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: what follows the yield is printed last
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, None, None]:
+    yield
+    if _unavailable in config.stash:
+        terminalreporter.section("real Kafka did not run", yellow=True, bold=True)
+        terminalreporter.write_line(f"Tests against real Apache Kafka that did not run: {config.stash[_needing]}.")
+        terminalreporter.write_line(f"Why: {config.stash[_unavailable]}.")
+        terminalreporter.write_line("They take Java 17 or later and Maven, which fetches Kafka by itself:")
+        for line in HOW_TO_GET_JAVA_AND_MAVEN:
+            terminalreporter.write_line(f"  {line}")
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """The broker of this session; a test that stops or kills it starts it again."""
+    if _unavailable in pytestconfig.stash:
+        pytest.skip(pytestconfig.stash[_unavailable])
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    try:
+        broker.start()
+    except KafkaUnavailable as error:
+        pytestconfig.stash[_unavailable] = str(error)
+        pytest.skip(str(error))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def bootstrap(broker: Broker) -> str:
+    return broker.bootstrap
+
+
+@pytest.fixture
+def topic(broker: Broker, request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Makes topics named after the test: `topic(partitions=4, config={"cleanup.policy": "compact"})`."""
+    test = re.sub(r"[^A-Za-z0-9._-]+", "-", request.node.name)[:100]
+
+    def make(partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        name = f"{test}-{secrets.token_hex(4)}"
+        broker.create_topic(name, partitions, config)
+        return name
+
+    return make

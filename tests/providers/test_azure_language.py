@@ -1,0 +1,863 @@
+import asyncio
+import json
+import logging
+import random
+import shutil
+import ssl
+import subprocess
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+from httpx_aiohttp import AiohttpTransport
+
+from service import settings
+from service.documents import Classified, ClassScore, Document, Outcome, Position, Reason, Record, Refused
+from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
+from service.providers.azure_language import AzureLanguage
+from tests.providers.conftest import Received, Replay, Reply
+
+KEY = "4n4zur3k3yth4t1sn0tt0b3s33n"
+CONTRACT = Path(__file__).parents[1] / "contract" / "azure_language"
+JOBS = "/language/analyze-text/jobs"
+JOB = f"http://{{host}}{JOBS}/0001?api-version=2023-04-01"
+ACCEPTED = Reply(202, headers={"Operation-Location": JOB})
+HTML = b"<html><body>Please log in</body></html>"
+IS_HTML = {"Content-Type": "text/html"}
+
+
+def document(
+    text: str = "I was charged twice.", number: int = 0, name: str = "T-1", language: str | None = None
+) -> Document:
+    record = Record(Position("tickets.incoming", 3, 800 + number), 0, None, b"")
+    return Document(record, name, text, language, 0.0)
+
+
+def azure(endpoint: str, http: httpx.AsyncClient, **changes: Any) -> AzureLanguage:
+    given: dict[str, Any] = {
+        "provider": "azure_language",
+        "endpoint": endpoint,
+        "key": KEY,
+        "project": "tickets",
+        "deployment": "production",
+        "task": "single_label",
+    }
+    return AzureLanguage(settings.AzureLanguage(**given | changes), http)
+
+
+def job_at(replay: Replay) -> str:
+    return JOB.replace("{host}", replay.host)
+
+
+def answer(number: object, *classes: tuple[object, object], **more: object) -> dict[str, object]:
+    found = [{"category": name, "confidenceScore": score} for name, score in classes]
+    return {"id": number, "class": found, "warnings": [], **more}
+
+
+def finished(
+    *answers: object, errors: Iterable[object] = (), status: object = "succeeded", **more: object
+) -> dict[str, object]:
+    results = {"documents": list(answers), "errors": list(errors), "projectName": "tickets"}
+    item = {"kind": "CustomSingleLabelClassificationLROResults", "status": "succeeded", "results": results}
+    return {"jobId": "0001", "status": status, "errors": [], "tasks": {"items": [item]}, **more}
+
+
+def ended(*codes: str, status: str = "failed") -> dict[str, object]:
+    errors = [{"code": code, "message": "No.", "target": "#/tasks/items/0"} for code in codes]
+    return {"jobId": "0001", "status": status, "errors": errors, "tasks": {"items": [{"status": "failed"}]}}
+
+
+def fault(code: str, inner: str = "", message: str = "No.") -> dict[str, object]:
+    error: dict[str, object] = {"code": code, "message": message}
+    if inner:
+        error["innererror"] = {"code": inner, "message": message}
+    return error
+
+
+async def polled(replay: Replay, http: httpx.AsyncClient, body: object, *documents: Document) -> list[Outcome] | None:
+    replay.answer(Reply(200, body))
+    return await azure(replay.url, http).poll(job_at(replay), documents or [document()])
+
+
+# The documented examples
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A file of documented exchanges, and what a client with the same settings is given to do."""
+
+    version: str
+    exchanges: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, name: str) -> "Contract":
+        path = CONTRACT / name
+        return cls(path.parent.name, json.loads(path.read_text(encoding="utf-8"))["exchanges"])
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        return [exchange["request"] for exchange in self.exchanges]
+
+    @property
+    def replies(self) -> list[Reply]:
+        responses = [exchange["response"] for exchange in self.exchanges]
+        return [Reply(response["status"], response["body"], response["headers"]) for response in responses]
+
+    @property
+    def documents(self) -> list[Document]:
+        given = (self.requests[0]["body"] or {}).get("analysisInput", {}).get("documents", [{"text": "-"}])
+        return [document(each["text"], number, language=each.get("language")) for number, each in enumerate(given)]
+
+    def provider(self, replay: Replay, http: httpx.AsyncClient) -> AzureLanguage:
+        replay.answer(*self.replies)
+        changes = {"api_version": self.version}
+        if self.requests[0]["body"]:
+            (task,) = self.requests[0]["body"]["tasks"]
+            kinds = {"CustomSingleLabelClassification": "single_label", "CustomMultiLabelClassification": "multi_label"}
+            changes |= {
+                "project": task["parameters"]["projectName"],
+                "deployment": task["parameters"]["deploymentName"],
+                "task": kinds[task["kind"]],
+            }
+        return azure(replay.url, http, **changes)
+
+
+def as_documented(received: Received) -> dict[str, Any]:
+    named = {name: received.headers.get(name.lower()) for name in ("Ocp-Apim-Subscription-Key", "Content-Type")}
+    return {
+        "method": received.method,
+        "path": received.path,
+        "query": received.query,
+        "headers": {name: value for name, value in named.items() if value is not None},
+        "body": received.json,
+    }
+
+
+@pytest.mark.parametrize("name", sorted(str(path.relative_to(CONTRACT)) for path in CONTRACT.glob("*/*.json")))
+async def test_the_requests_are_those_documented(name: str, replay: Replay, http: httpx.AsyncClient) -> None:
+    contract = Contract.read(name)
+    provider, documents = contract.provider(replay, http), contract.documents
+    job = f"{replay.url}{contract.requests[0]['path']}?{contract.requests[0]['query']}"
+    for request in contract.requests:
+        with suppress(CallFailed):
+            if request["path"] == JOBS:
+                job = await provider.submit(documents)
+            elif request["path"].endswith(":cancel"):
+                await provider.cancel(job)
+            elif "skip" not in parse_qs(request["query"]):  # later pages are asked for by the same poll as the first
+                await provider.poll(job, documents)
+    documented = json.loads(json.dumps(contract.requests).replace("{key}", KEY))
+    assert [as_documented(received) for received in replay.requests] == documented
+
+
+async def outcomes_of(contract: Contract, replay: Replay, http: httpx.AsyncClient) -> list[Outcome]:
+    provider, documents = contract.provider(replay, http), contract.documents
+    job = await provider.submit(documents)
+    while (outcomes := await provider.poll(job, documents)) is None:
+        pass
+    return outcomes
+
+
+async def test_a_single_label_job_gives_one_class_a_document(replay: Replay, http: httpx.AsyncClient) -> None:
+    assert await outcomes_of(Contract.read("2023-04-01/single_label.json"), replay, http) == [
+        Classified((ClassScore("billing", 0.93),), units=1),
+        Classified((ClassScore("crash", 0.88),), units=1),
+        Classified((ClassScore("account", 0.71),), units=1),
+    ]
+    assert len(replay.requests) == 4
+
+
+@pytest.mark.parametrize("version", ["2022-05-01", "2023-04-01"])
+async def test_a_multi_label_job_gives_classes_best_first(
+    version: str, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    first, *others = await outcomes_of(Contract.read(f"{version}/multi_label.json"), replay, http)
+    assert first == Classified((ClassScore("Action", 0.99), ClassScore("Comedy", 0.96)), units=1)
+    assert all(other == Classified((), units=1) for other in others)
+
+
+async def test_results_are_gathered_from_all_pages(replay: Replay, http: httpx.AsyncClient) -> None:
+    assert await outcomes_of(Contract.read("2023-04-01/paged.json"), replay, http) == [
+        Classified((ClassScore("Drama", 0.81),), units=1),
+        Classified((ClassScore("Comedy", 0.62), ClassScore("Drama", 0.55)), units=1),
+        Classified((), units=1),
+    ]
+
+
+async def test_a_refused_document_does_not_spoil_the_others(replay: Replay, http: httpx.AsyncClient) -> None:
+    first, empty, klingon, long_words = await outcomes_of(
+        Contract.read("2023-04-01/document_errors.json"), replay, http
+    )
+    assert first == Classified((ClassScore("billing", 0.93),), units=1)
+    assert isinstance(empty, Refused)
+    assert empty.reason is Reason.REFUSED_BY_CLASSIFIER
+    assert empty.message.startswith("InvalidDocument in InvalidArgument: a document is empty")
+    assert isinstance(klingon, Refused)
+    assert "UnsupportedLanguageCode" in klingon.message
+    assert long_words == Classified((ClassScore("other", 0.4),), units=1, warnings=("LongWordsInDocument",))
+
+
+async def test_a_job_that_fails_by_itself_is_lost(replay: Replay, http: httpx.AsyncClient) -> None:
+    with pytest.raises(JobLost, match="failed without results \\(InternalServerError\\)"):
+        await outcomes_of(Contract.read("2023-04-01/failed.json"), replay, http)
+
+
+async def test_a_job_can_be_cancelled_and_is_lost_then(replay: Replay, http: httpx.AsyncClient) -> None:
+    contract = Contract.read("2023-04-01/cancelled.json")
+    provider, documents = contract.provider(replay, http), contract.documents
+    job = await provider.submit(documents)
+    await provider.cancel(job)
+    assert await provider.poll(job, documents) is None
+    with pytest.raises(JobLost, match="cancelled"):
+        await provider.poll(job, documents)
+
+
+REFUSALS: list[tuple[type[CallFailed], float | None, str]] = [
+    (Misconfigured, None, "401.*check key.*endpoint"),
+    (Throttled, 3600.0, "403.*Out of call volume quota"),
+    (Misconfigured, None, "404 ProjectNotFound.*project, deployment.*endpoint"),
+    (Unavailable, None, "408 Timeout"),
+    (Rejected, None, "400 InvalidDocumentBatch in InvalidRequest: a document is empty, or there are too many"),
+    (Misconfigured, None, "400 InvalidParameterValue in InvalidRequest: check project, deployment, task and api"),
+    (Throttled, 7.0, "429.*rate limit"),
+    (Unavailable, None, "500 InternalServerError"),
+    (Unavailable, 2.0, "503 ServiceUnavailable"),
+]
+
+
+async def test_documented_refusals_are_named_by_what_to_do_next(replay: Replay, http: httpx.AsyncClient) -> None:
+    contract = Contract.read("2023-04-01/refusals.json")
+    provider, documents = contract.provider(replay, http), contract.documents
+    for _, (kind, retry_after, words) in zip(contract.exchanges, REFUSALS, strict=True):
+        with pytest.raises(kind, match=words) as caught:
+            await provider.submit(documents)
+        assert type(caught.value) is kind
+        assert getattr(caught.value, "retry_after", None) == retry_after
+
+
+async def test_a_job_the_service_does_not_know_is_lost(replay: Replay, http: httpx.AsyncClient) -> None:
+    contract = Contract.read("2023-04-01/unknown_job.json")
+    provider = contract.provider(replay, http)
+    with pytest.raises(JobLost):
+        await provider.poll(f"{replay.url}{contract.requests[0]['path']}?api-version=2023-04-01", contract.documents)
+
+
+# Submitting
+
+
+async def test_ids_of_documents_may_repeat(replay: Replay, http: httpx.AsyncClient) -> None:
+    documents = [document("billing", 0, name="same"), document("crash", 1, name="same")]
+    replay.answer(ACCEPTED, Reply(200, finished(answer("0", ("billing", 0.9)), answer("1", ("crash", 0.8)))))
+    provider = azure(replay.url, http)
+    outcomes = await provider.poll(await provider.submit(documents), documents)
+    assert outcomes == [Classified((ClassScore(name, score),), 1) for name, score in (("billing", 0.9), ("crash", 0.8))]
+
+
+async def test_half_an_emoji_is_replaced_and_nothing_else_is_touched(replay: Replay, http: httpx.AsyncClient) -> None:
+    replay.answer(ACCEPTED)
+    whole, halved = "Größe 🙂 \u0000", "cut here: \ud83d"
+    await azure(replay.url, http).submit([document(whole), document(halved, language="d\ud83d")])
+    sent = replay.requests[0].json
+    assert isinstance(sent, dict)
+    assert sent["analysisInput"]["documents"] == [
+        {"id": "0", "text": whole},
+        {"id": "1", "text": "cut here: \ufffd", "language": "d\ufffd"},
+    ]
+
+
+async def test_an_endpoint_may_have_a_path_and_a_slash(replay: Replay, http: httpx.AsyncClient) -> None:
+    replay.answer(ACCEPTED)
+    await azure(f"{replay.url}/gateway/", http, api_version="2022-05-01").submit([document()])
+    assert replay.requests[0].path == f"/gateway{JOBS}"
+    assert replay.requests[0].query == "api-version=2022-05-01"
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (Reply(401, HTML, IS_HTML), Misconfigured, "check key"),
+        (Reply(401, {"statusCode": 401, "message": "Access denied"}), Misconfigured, "Access denied.*check key"),
+        (Reply(403, {"error": fault("403", message="Firewall rules.")}), Misconfigured, "Firewall.*key and endpoint"),
+        (Reply(403, {"statusCode": 403, "message": "Out of call volume quota."}), Throttled, "quota"),
+        (Reply(403, {"error": fault("QuotaExceeded")}), Throttled, "QuotaExceeded"),
+        (Reply(404, {"error": fault("404", message="Resource not found")}), Misconfigured, "project.*endpoint"),
+        (Reply(404, {"error": fault("DeploymentNotFound")}), Misconfigured, "DeploymentNotFound.*deployment"),
+        (Reply(404, HTML, IS_HTML), Misconfigured, "project, deployment.*endpoint"),
+        (Reply(400, {"error": fault("ProjectNotFound")}), Misconfigured, "check project"),
+        (Reply(400, {"error": fault("InvalidRequest", "InvalidDocument")}), Rejected, "InvalidDocument"),
+        (Reply(400, {"error": {"code": "InvalidRequest", "innerError": {"code": "EmptyRequest"}}}), Rejected, "Empty"),
+        (Reply(400, {"message": "no envelope"}), Rejected, "400"),
+        (Reply(400, HTML, IS_HTML), Unavailable, "something else at endpoint"),
+        (Reply(413, HTML, IS_HTML), Rejected, "413"),
+        (Reply(422, {"error": fault("UnsupportedLanguageCode")}), Rejected, "language"),
+        (Reply(405), Misconfigured, "405.*endpoint and api_version"),
+        (Reply(407), Misconfigured, "407.*endpoint"),
+        (Reply(410), Misconfigured, "410.*api_version"),
+        (Reply(302, headers={"Location": "/login"}), Unavailable, "302, which is not followed: endpoint"),
+        (Reply(409), Unavailable, "409"),
+        (Reply(429), Throttled, "429"),
+        (Reply(502, HTML, IS_HTML), Unavailable, "502"),
+        (Reply(504), Unavailable, "504"),
+        (Reply(599, b'{"error": 5}'), Unavailable, "599"),
+        (Reply(200, HTML, IS_HTML), Unavailable, "no operation-location"),
+        (Reply(202), Unavailable, "no operation-location"),
+        (Reply(202, headers={"Operation-Location": "http://[::"}), Unavailable, "URL"),
+    ],
+)
+async def test_a_submit_that_fails_says_what_to_do_next(
+    reply: Reply, kind: type[CallFailed], words: str, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    replay.answer(reply)
+    with pytest.raises(kind, match=words) as caught:
+        await azure(replay.url, http).submit([document()])
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith((replay.host, f"endpoint {replay.host}"))
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"retry-after-ms": "250", "Retry-After": "1"}, 0.25),
+        ({"x-ms-retry-after-ms": "90000"}, 90.0),
+        ({"Retry-After": "Sat, 21 Nov 2026 09:01:30 GMT", "Date": "Sat, 21 Nov 2026 09:00:00 GMT"}, 90.0),
+        ({"Retry-After": "Sat, 21 Nov 2026 08:59:00 GMT", "Date": "Sat, 21 Nov 2026 09:00:00 GMT"}, 0.0),
+        ({"Retry-After": "Sat, 21 Nov 2009 09:00:00 GMT"}, 0.0),
+        ({"Retry-After": "-3"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "Sat, 99 Nov 2026 09:00:00 GMT"}, None),
+    ],
+)
+async def test_the_wait_that_is_asked_for_is_passed_on(
+    status: int, headers: Mapping[str, str], seconds: float | None, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    replay.answer(Reply(status, {"error": fault("QuotaExceeded")}, headers))
+    with pytest.raises((Throttled, Unavailable)) as caught:
+        await azure(replay.url, http).submit([document()])
+    assert caught.value.retry_after == seconds
+
+
+# Reading results
+
+
+async def test_outcomes_are_in_the_order_of_the_documents(replay: Replay, http: httpx.AsyncClient) -> None:
+    documents = [document(f"text {number}", number) for number in range(25)]
+    answers = [answer(str(number), (f"class {number}", number / 25)) for number in range(25)]
+    random.Random(7).shuffle(answers)
+    outcomes = await polled(replay, http, finished(*answers), *documents)
+    assert outcomes == [Classified((ClassScore(f"class {number}", number / 25),), 1) for number in range(25)]
+
+
+@pytest.mark.parametrize("status", ["notStarted", "running", "RUNNING", "cancelling", "cancelled soon", "InProgress"])
+async def test_an_unfinished_job_has_no_outcomes_yet(status: str, replay: Replay, http: httpx.AsyncClient) -> None:
+    assert await polled(replay, http, {"status": status, "tasks": {"items": []}}) is None
+
+
+@pytest.mark.parametrize("status", ["succeeded", "Succeeded", "completed", "partiallyCompleted", "partiallySucceeded"])
+async def test_a_finished_job_has_outcomes_however_it_says_so(
+    status: str, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    outcomes = await polled(replay, http, finished(answer("0", ("billing", 1)), status=status))
+    assert outcomes == [Classified((ClassScore("billing", 1.0),), 1)]
+
+
+@pytest.mark.parametrize("status", ["failed", "Rejected", "cancelled", "canceled", "partiallyCompleted", "succeeded"])
+@pytest.mark.parametrize(
+    ("codes", "kind", "words"),
+    [
+        ([], JobLost, "no code given"),
+        (["InternalServerError"], JobLost, "InternalServerError"),
+        (["InvalidRequest"], Rejected, "InvalidRequest"),
+        (["InvalidArgument"], Rejected, "InvalidArgument"),
+        (["Warning", "InvalidDocument"], Rejected, "InvalidDocument"),
+        (["InvalidArgument", "DeploymentNotFound"], Misconfigured, "check deployment"),
+    ],
+)
+async def test_a_job_that_ends_without_results_is_told_by_its_codes(
+    status: str, codes: list[str], kind: type[CallFailed], words: str, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    with pytest.raises(kind, match=words) as caught:
+        await polled(replay, http, ended(*codes, status=status))
+    assert type(caught.value) is kind
+
+
+async def test_codes_are_read_from_the_task_too(replay: Replay, http: httpx.AsyncClient) -> None:
+    item = {"status": "failed", "error": fault("InvalidRequest", "UnsupportedLanguageCode")}
+    with pytest.raises(Rejected, match="UnsupportedLanguageCode in InvalidRequest: the language"):
+        await polled(replay, http, {"status": "failed", "tasks": {"items": [item]}})
+
+
+@pytest.mark.parametrize("name", ["class", "classes", "classifications"])
+async def test_every_spelling_of_the_classes_is_read_and_sorted(
+    name: str, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    scores = [("c", 0.2), ("a", 0.7), ("b", 0.2)]
+    classes = [{"category": category, "confidenceScore": score} for category, score in scores]
+    (outcome,) = await polled(replay, http, finished({"id": "0", name: classes})) or []
+    assert outcome == Classified((ClassScore("a", 0.7), ClassScore("c", 0.2), ClassScore("b", 0.2)), 1)
+
+
+async def test_a_class_that_is_not_in_a_list_is_read(replay: Replay, http: httpx.AsyncClient) -> None:
+    one = {"id": "0", "classification": {"category": "a", "confidenceScore": 0.5}}
+    assert await polled(replay, http, finished(one)) == [Classified((ClassScore("a", 0.5),), 1)]
+
+
+async def test_no_class_at_all_is_an_answer_even_for_a_single_label(replay: Replay, http: httpx.AsyncClient) -> None:
+    assert await polled(replay, http, finished(answer("0"))) == [Classified((), 1)]
+
+
+@pytest.mark.parametrize(("length", "units"), [(0, 1), (1, 1), (1000, 1), (1001, 2), (125_000, 125)])
+async def test_a_unit_is_a_thousand_characters_begun(
+    length: int, units: int, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    assert await polled(replay, http, finished(answer("0")), document("ß" * length)) == [Classified((), units)]
+
+
+async def test_units_the_service_counted_come_before_our_own(replay: Replay, http: httpx.AsyncClient) -> None:
+    statistics = {"charactersCount": 2400, "transactionsCount": 3}
+    assert await polled(replay, http, finished(answer("0", statistics=statistics))) == [Classified((), 3)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        HTML,
+        b'{"status": "succeed',
+        b"",
+        [],
+        {},
+        {"status": None},
+        {"status": 3},
+        {"status": "succeeded"},
+        {"status": "succeeded", "tasks": []},
+        {"status": "succeeded", "tasks": {"items": ["?"]}},
+        {"status": "succeeded", "tasks": {"items": [{"results": []}, {"results": {"errors": []}}]}},
+        finished("?"),
+        finished(answer("7", ("billing", 0.9))),
+        finished(answer(0, ("billing", 0.9))),
+        finished(answer(["0"], ("billing", 0.9))),
+        finished(answer("0", ("billing", 0.9)), answer("0", ("crash", 0.9))),
+        finished(answer("0", ("billing", 0.9)), errors=[{"id": "0", "error": fault("InvalidArgument")}]),
+        finished(errors=[{"id": "0"}]),
+        finished(errors=[{"id": "9", "error": fault("InvalidArgument")}]),
+        finished({"id": "0"}),
+        finished({"id": "0", "class": "billing"}),
+        finished(answer("0", ("billing", 1.01))),
+        finished(answer("0", ("billing", -0.01))),
+        finished(answer("0", ("billing", "0.9"))),
+        finished(answer("0", ("billing", True))),
+        finished(answer("0", ("billing", None))),
+        finished(answer("0", ("", 0.9))),
+        finished(answer("0", (5, 0.9))),
+        finished(answer("0", ("billing", 0.9), warnings=5)),
+    ],
+)
+async def test_results_of_another_shape_are_not_taken_for_an_answer(
+    body: object, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    with pytest.raises(Unavailable, match="answered with") as caught:
+        await polled(replay, http, body)
+    assert type(caught.value) is Unavailable
+
+
+async def test_a_document_without_a_result_is_not_lost(replay: Replay, http: httpx.AsyncClient) -> None:
+    documents = [document("one", 0), document("two", 1)]
+    with pytest.raises(JobLost, match="tickets.incoming-3-801 without an answer"):
+        await polled(replay, http, finished(answer("0", ("billing", 0.9))), *documents)
+
+
+@pytest.mark.parametrize("code", ["InternalServerError", "ServiceUnavailable", "Timeout", "TooManyRequests"])
+async def test_a_failure_of_the_service_is_not_blamed_on_the_document(
+    code: str, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    with pytest.raises(JobLost, match=f"tickets.incoming-3-800.*{code}"):
+        await polled(replay, http, finished(errors=[{"id": "0", "error": fault(code)}]))
+
+
+async def test_a_wrong_setting_is_not_blamed_on_the_document(replay: Replay, http: httpx.AsyncClient) -> None:
+    with pytest.raises(Misconfigured, match="check deployment"):
+        await polled(
+            replay, http, finished(errors=[{"id": "0", "error": fault("InvalidArgument", "ModelVersionIncorrect")}])
+        )
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, JobLost),
+        (401, Misconfigured),
+        (403, Misconfigured),
+        (404, JobLost),
+        (410, JobLost),
+        (408, Unavailable),
+        (429, Throttled),
+        (500, Unavailable),
+        (503, Unavailable),
+    ],
+)
+async def test_a_poll_that_fails_never_blames_the_documents(
+    status: int, kind: type[CallFailed], replay: Replay, http: httpx.AsyncClient
+) -> None:
+    replay.answer(Reply(status, {"error": fault("InvalidRequest", "InvalidDocument")}))
+    with pytest.raises(kind) as caught:
+        await azure(replay.url, http).poll(job_at(replay), [document()])
+    assert type(caught.value) is kind
+
+
+async def test_a_page_is_not_asked_for_when_every_answer_is_there(replay: Replay, http: httpx.AsyncClient) -> None:
+    body = finished(answer("0", ("billing", 0.9)), nextLink=f"{JOB}&skip=1")
+    assert await polled(replay, http, body) == [Classified((ClassScore("billing", 0.9),), 1)]
+    assert len(replay.requests) == 1
+
+
+async def test_a_page_that_leads_to_itself_is_left(replay: Replay, http: httpx.AsyncClient) -> None:
+    page = Reply(200, finished(answer("0", ("billing", 0.9)), nextLink=f"{JOB}&skip=1"))
+    replay.answer(page, page)
+    with pytest.raises(Unavailable, match="without an end"):
+        await azure(replay.url, http).poll(job_at(replay), [document("one", 0), document("two", 1)])
+
+
+async def test_pages_that_lead_nowhere_are_left(replay: Replay, http: httpx.AsyncClient) -> None:
+    pages = [Reply(200, finished(answer("0", ("a", 0.9)), nextLink=f"{JOB}&skip={number}")) for number in range(26)]
+    replay.answer(*pages)
+    with pytest.raises(Unavailable, match="without an end"):
+        await azure(replay.url, http).poll(job_at(replay), [document("one", 0), document("two", 1)])
+
+
+async def test_a_link_that_is_no_text_is_malformed(replay: Replay, http: httpx.AsyncClient) -> None:
+    with pytest.raises(Unavailable, match="answered with"):
+        await polled(replay, http, finished(answer("0"), nextLink=5), document("one", 0), document("two", 1))
+
+
+# Cancelling and probing
+
+
+@pytest.mark.parametrize("status", [200, 202, 204, 400, 409])
+async def test_cancelling_a_job_that_has_ended_is_no_error(
+    status: int, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    replay.answer(Reply(status))
+    await azure(replay.url, http).cancel(job_at(replay))
+    (request,) = replay.requests
+    assert (request.method, request.path, request.body) == ("POST", f"{JOBS}/0001:cancel", b"")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, Misconfigured), (404, JobLost), (429, Throttled), (503, Unavailable)]
+)
+async def test_cancelling_fails_as_everything_else_does(
+    status: int, kind: type[CallFailed], replay: Replay, http: httpx.AsyncClient
+) -> None:
+    replay.answer(Reply(status))
+    with pytest.raises(kind):
+        await azure(replay.url, http).cancel(job_at(replay))
+
+
+async def test_a_probe_asks_after_a_job_that_does_not_exist(replay: Replay, http: httpx.AsyncClient) -> None:
+    replay.answer(Reply(404, {"error": fault("NotFound")}), Reply(404))
+    provider = azure(replay.url, http)
+    await provider.probe()
+    await provider.probe()
+    first, second = replay.requests
+    assert first.method == second.method == "GET"
+    assert first.path.startswith(f"{JOBS}/")
+    assert first.path != second.path
+    assert first.query == "api-version=2023-04-01"
+    assert first.headers["ocp-apim-subscription-key"] == KEY
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (Reply(401, {"error": fault("401")}), Misconfigured, "check key"),
+        (Reply(403, {"error": fault("403")}), Misconfigured, "key and endpoint"),
+        (Reply(400, {"error": fault("InvalidRequest")}), Misconfigured, "check api_version"),
+        (Reply(404, HTML, IS_HTML), Misconfigured, "check endpoint"),
+        (Reply(200, HTML, IS_HTML), Misconfigured, "check endpoint"),
+        (Reply(200, {"status": "succeeded"}), Misconfigured, "check endpoint"),
+        (Reply(429), Throttled, "429"),
+        (Reply(503), Unavailable, "503"),
+    ],
+)
+async def test_a_probe_that_fails_says_which_setting_is_wrong(
+    reply: Reply, kind: type[CallFailed], words: str, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    replay.answer(reply)
+    with pytest.raises(kind, match=words):
+        await azure(replay.url, http).probe()
+
+
+# The key, and where it goes
+
+
+@asynccontextmanager
+async def bystander() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Somebody else's port, and what is sent there."""
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(65_536))
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], heard
+
+
+ELSEWHERE = [
+    "http://127.0.0.1:{port}/jobs/1",
+    "http://localhost:{own}/jobs/1",
+    "https://127.0.0.1:{own}/jobs/1",
+    "http://127.0.0.1:{own}@127.0.0.1:{port}/jobs/1",
+    "http://user:password@127.0.0.1:{own}/jobs/1",
+    "http://127.0.0.1:{own}.example.com/jobs/1",
+    "http://127.0.0.1:{own}\\@127.0.0.1:{port}/jobs/1",
+    "//127.0.0.1:{port}/jobs/1",
+    "ftp://127.0.0.1:{own}/jobs/1",
+]
+
+
+@pytest.mark.parametrize("url", ELSEWHERE)
+async def test_the_key_is_not_sent_to_another_host(url: str, replay: Replay, http: httpx.AsyncClient) -> None:
+    provider = azure(replay.url, http)
+    async with bystander() as (port, heard):
+        hostile = url.format(port=port, own=replay.host.split(":")[1])
+        replay.answer(Reply(202, headers={"Operation-Location": hostile}))
+        with pytest.raises((Misconfigured, Unavailable)) as refused:
+            await provider.submit([document()])
+        assert "endpoint" in str(refused.value) or "URL" in str(refused.value)
+        with pytest.raises(JobLost, match="another endpoint"):
+            await provider.poll(hostile, [document()])
+        with pytest.raises(JobLost, match="another endpoint"):
+            await provider.cancel(hostile)
+        replay.answer(Reply(200, finished(answer("0", ("billing", 0.9)), nextLink=hostile)))
+        with pytest.raises((Misconfigured, Unavailable)):
+            await provider.poll(job_at(replay), [document("one", 0), document("two", 1)])
+        assert not heard
+    assert len(replay.requests) == 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed_even_by_a_client_that_would(status: int, replay: Replay) -> None:
+    async with (
+        bystander() as (port, heard),
+        httpx.AsyncClient(transport=AiohttpTransport(), follow_redirects=True) as http,
+    ):
+        replay.answer(*[Reply(status, headers={"Location": f"http://127.0.0.1:{port}/"})] * 4)
+        provider = azure(replay.url, http)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: provider.submit([document()]),
+            lambda: provider.poll(job_at(replay), [document()]),
+            lambda: provider.cancel(job_at(replay)),
+            provider.probe,
+        ]
+        for call in calls:
+            with pytest.raises(Unavailable, match="not followed"):
+                await call()
+        assert not heard
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        (f"{JOBS}/0001?api-version=2023-04-01", f"{JOBS}/0001"),
+        (f"HTTP://{{host}}{JOBS}/0001?api-version=2023-04-01", f"{JOBS}/0001"),
+        (f"http://{{host}}{JOBS}/4d37982f_637858368000000000", f"{JOBS}/4d37982f_637858368000000000"),
+    ],
+)
+async def test_any_spelling_of_the_endpoint_itself_is_followed(
+    location: str, path: str, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    replay.answer(Reply(202, headers={"Operation-Location": location}), Reply(200, {"status": "running"}))
+    provider = azure(replay.url, http)
+    assert await provider.poll(await provider.submit([document()]), [document()]) is None
+    assert replay.requests[1].path == path
+
+
+async def test_a_job_of_an_earlier_endpoint_is_lost(replay: Replay, http: httpx.AsyncClient) -> None:
+    with pytest.raises(JobLost, match="another endpoint"):
+        await azure(replay.url, http).poll("https://old.cognitiveservices.azure.com/jobs/1", [document()])
+
+
+ECHO = Reply(401, {"error": fault("401", message=f"the key {KEY} is wrong")}, {"X-Key": KEY})
+TELLING = [
+    ECHO,
+    Reply(403, {"error": fault(KEY, KEY, f"the key {KEY} may not")}),
+    Reply(404, {"error": fault("ProjectNotFound", message="x" * 190 + KEY)}),
+    Reply(400, {"error": fault("InvalidRequest", message=KEY)}),
+    Reply(429, {"error": fault("429", message=KEY)}),
+    Reply(500, KEY.encode()),
+    Reply(202, headers={"Operation-Location": f"http://example.com/{KEY}"}),
+    Reply(302, headers={"Location": f"http://example.com/{KEY}"}),
+]
+
+
+@pytest.mark.parametrize("reply", TELLING)
+async def test_the_key_is_seen_nowhere(
+    reply: Reply, replay: Replay, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    replay.answer(reply)
+    provider = azure(replay.url, http)
+    with pytest.raises(CallFailed) as caught:
+        await provider.submit([document()])
+    seen = [repr(provider), repr(caught.value), caplog.text, *traceback.format_exception(caught.value)]
+    assert KEY[:8] not in "".join(seen)
+    assert KEY not in str(http.headers)
+    assert replay.requests[0].headers["ocp-apim-subscription-key"] == KEY
+
+
+async def test_what_the_service_says_is_cut_short(replay: Replay, http: httpx.AsyncClient) -> None:
+    replay.answer(Reply(401, {"error": fault("401", message="no " * 10_000)}))
+    with pytest.raises(Misconfigured) as caught:
+        await azure(replay.url, http).submit([document()])
+    assert len(str(caught.value)) < 400
+
+
+SECRET = "my password is tr0ub4dor"
+
+
+@pytest.mark.parametrize("status", [400, 408, 413, 422, 500, 503])
+async def test_the_text_of_a_document_is_in_no_error_of_a_submit(
+    status: int, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    replay.answer(Reply(status, {"error": fault(SECRET, "InvalidDocument", f"cannot read {SECRET!r}")}))
+    with pytest.raises(CallFailed) as caught:
+        await azure(replay.url, http).submit([document(SECRET)])
+    assert "tr0ub4dor" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "failed", "errors": [fault("InvalidArgument", message=SECRET)], "tasks": {}},
+        {"status": "succeeded", "tasks": {"items": [{"results": {"documents": [{"id": SECRET, "class": SECRET}]}}]}},
+        finished(answer("0"), errors=[{"id": "1", "error": fault("InternalServerError", message=SECRET)}]),
+        finished(answer("0")),
+        SECRET.encode(),
+    ],
+)
+async def test_the_text_of_a_document_is_in_no_error_of_a_poll(
+    body: object, replay: Replay, http: httpx.AsyncClient
+) -> None:
+    with pytest.raises(CallFailed) as caught:
+        await polled(replay, http, body, document(SECRET, 0), document(SECRET, 1))
+    assert "tr0ub4dor" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_the_text_of_a_document_is_not_in_its_refusal(replay: Replay, http: httpx.AsyncClient) -> None:
+    refusal = finished(errors=[{"id": "0", "error": fault("InvalidArgument", "InvalidDocument", f"no: {SECRET}")}])
+    (outcome,) = await polled(replay, http, refusal, document(SECRET)) or []
+    assert "tr0ub4dor" not in repr(outcome)
+
+
+def test_what_it_is_can_be_seen_but_not_its_key(http: httpx.AsyncClient) -> None:
+    provider = azure("https://contoso.cognitiveservices.azure.com", http, task="multi_label")
+    assert repr(provider) == "AzureLanguage('contoso.cognitiveservices.azure.com', 'tickets/production', 'multi_label')"
+    assert (provider.model, provider.task) == ("tickets/production", "multi_label")
+    assert (provider.documents_per_call, provider.characters_per_call) == (25, 125_000)
+
+
+def test_an_endpoint_that_is_no_url_is_a_wrong_setting(http: httpx.AsyncClient) -> None:
+    with pytest.raises(Misconfigured, match="endpoint 'https://contoso:port'"):
+        azure("https://contoso:port", http)
+
+
+# Networks that fail
+
+
+@asynccontextmanager
+async def raw(answer: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A server that answers anything with some bytes and hangs up; without bytes it only hangs up."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
+        writer.write(answer)
+        with suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0, ssl=tls) as server:
+        yield "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (b"", "broke the connection off"),
+        (b"HTTP/1.1 202 Accepted\r\noperation-loc", "broke the connection off"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", "broke its answer off"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{", "cannot be read"),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\n{", "cannot be read"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "cannot be read"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}", "cannot be read"),
+    ],
+)
+async def test_an_answer_that_is_not_http_is_an_outage(sent: bytes, words: str, http: httpx.AsyncClient) -> None:
+    async with raw(sent) as host:
+        provider = azure(f"http://{host}", http)
+        with pytest.raises(Unavailable, match=f"{host} did not answer: .*{words}"):
+            await provider.submit([document()])
+        with pytest.raises(Unavailable, match=words):
+            await provider.poll(f"http://{host}/jobs/1", [document()])
+        with pytest.raises(Unavailable, match=words):
+            await provider.cancel(f"http://{host}/jobs/1")
+        with pytest.raises(Unavailable, match=words):
+            await provider.probe()
+
+
+async def test_a_closed_port_is_an_outage(http: httpx.AsyncClient) -> None:
+    async with raw(b"") as host:
+        pass
+    with pytest.raises(Unavailable, match=f"{host} did not answer: it refuses connections"):
+        await azure(f"http://{host}", http).probe()
+
+
+async def test_silence_is_an_outage() -> None:
+    async with (
+        bystander() as (port, heard),
+        httpx.AsyncClient(transport=AiohttpTransport(), timeout=httpx.Timeout(10.0, read=0.05)) as http,
+    ):
+        hushed = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await hushed.wait()
+            writer.close()
+
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+            endpoint = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+            with pytest.raises(Unavailable, match="it took too long"):
+                await azure(endpoint, http).submit([document()])
+            hushed.set()
+        assert not heard
+        assert port
+
+
+async def test_plain_http_where_tls_was_expected_is_an_outage(http: httpx.AsyncClient) -> None:
+    async with raw(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
+        with pytest.raises(Unavailable, match="TLS could not be agreed on"):
+            await azure(f"https://{host}", http).probe()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_a_certificate_that_nobody_vouches_for_is_named(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -days 2"
+    subprocess.run(
+        [*make.split(), "-keyout", "key.pem", "-out", "cert.pem"], cwd=tmp_path, check=True, capture_output=True
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    async with raw(b"", tls) as host:
+        with pytest.raises(Unavailable, match="its certificate is not to be trusted .*self-signed"):
+            await azure(f"https://{host}", http).probe()
