@@ -6,13 +6,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
-from service import settings, transport
+from service import settings
 from service.dispatch import Account
 from service.errors import Misconfigured, Unavailable
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
 from service.providers.local import Local
 from service.telemetry import Telemetry
+from service.transport import PacedClient
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +57,7 @@ async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack
         stack.callback(local.close)
         account = Account(name, branch.provider, local, limits=limits, telemetry=events)
     else:
-        http = await stack.enter_async_context(transport.client(limits, events, branch.request_timeout))
+        http = await stack.enter_async_context(PacedClient(limits, events, branch.request_timeout))
         azure = AzureLanguage(branch, http)
         account = Account(
             name, branch.provider, azure, limits=limits, telemetry=events, job_deadline=branch.job_deadline

@@ -7,6 +7,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from service import bench as benchmark
 from service import checks, logs, settings, worker
 from service import classify as classifying
 from service import demo as demonstration
@@ -200,6 +202,20 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
     _run(serve_until)
 
 
+@app.command()
+def bench(
+    bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka to measure on.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what the pipeline costs, beside its goals; takes about a minute and wants a machine at rest."""
+    logs.configure(Log(level="warning"))
+    report = benchmark.bench(bootstrap, Steps(_err()))
+    if as_json:
+        _print_json({**asdict(report), "figures": report.figures()})
+    else:
+        _out().print(_bench_table(report))
+
+
 @models.command("train")
 def train_model(
     file: Annotated[Path, typer.Argument(help="Labelled documents, JSON lines: id, text, and labels or label.")],
@@ -338,6 +354,22 @@ def _demo_table(report: demonstration.Report) -> Table:
     table.add_section()
     for name, count in list(report.classes.items())[:10]:
         table.add_row(name, f"{count:,}")
+    return table
+
+
+def _bench_table(report: benchmark.Report) -> Table:
+    title = (
+        f"{report.docs_per_s:,.0f} documents/s of an ideal {report.ideal_docs_per_s:,.0f}: {report.in_flight} requests"
+        f" of {report.batch} documents in flight, each {report.endpoint_ms:.0f} ms; {report.broker}"
+    )
+    table = Table(title=title, title_justify="left")
+    for column in ("figure", "measured", "goal", ""):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for figure in report.figures():
+        verdict = "[green]met[/]" if figure.met else "[red]missed[/]"
+        table.add_row(figure.name, f"{figure.measured:g} {figure.unit}", f"{figure.goal} {figure.unit}", verdict)
+    table.add_row("added latency at half load, median", f"{report.added_latency_ms['p50']:g} ms", "", "")
+    table.add_row("peak memory", f"{report.peak_memory_mb:g} MB", "", "")
     return table
 
 

@@ -32,8 +32,8 @@ class Record(NamedTuple):
     def size(self) -> int:
         """Bytes held while the record is in hand (key, value and headers)."""
         size = len(self.key or b"") + len(self.value or b"")
-        if self.headers:
-            size += sum(len(name) + len(value or b"") for name, value in self.headers)
+        for name, value in self.headers:
+            size += len(name) + len(value or b"")
         return size
 
 

@@ -57,10 +57,13 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatistics:
-    """A partition as it stands: `low_water` is the next mark, `oldest` the timestamp (ms) of the record there."""
+    """A partition as it stands: `low_water` is the next mark, `oldest` the timestamp (ms) of the record there.
+
+    `committed` is what was committed last, or where reading began when nothing was.
+    """
 
     low_water: int
-    committed: int | None
+    committed: int
     highest: int
     unfinished: int
     oldest: int | None
@@ -76,12 +79,12 @@ class OffsetsStatistics:
 
 
 class _Progress:
-    __slots__ = ("closing", "committed", "highest", "pending", "restored", "unfinished")
+    __slots__ = ("abandoned", "closing", "committed", "highest", "restored", "unfinished")
 
     def __init__(self, committed: Mark | None) -> None:
         self.unfinished: dict[int, Record] = {}  # ascending: records arrive in the order of their offsets
-        self.pending = 0  # of those, how many are still being worked on
-        self.highest = -1
+        self.abandoned: set[int] = set()  # of those, which nobody is working on any more
+        self.highest = committed.offset - 1 if committed else -1
         self.restored = decode(committed) if committed else ()
         self.committed = committed
         self.closing = False
@@ -89,6 +92,10 @@ class _Progress:
     @property
     def low_water(self) -> int:
         return next(iter(self.unfinished), self.highest + 1)
+
+    @property
+    def is_idle(self) -> bool:
+        return len(self.abandoned) == len(self.unfinished)
 
     def was_finished_before(self, offset: int) -> bool:
         i = bisect_right(self.restored, offset, key=lambda stretch: stretch.first)
@@ -120,6 +127,7 @@ class Offsets:
 
     def assign(self, partition: Partition, committed: Mark | None) -> None:
         """Begin a partition where its last commit left it (None: it has none)."""
+        self.forget([partition])  # whatever was read under a former assignment is read again
         self._partitions[partition] = _Progress(committed)
 
     def track(self, records: Iterable[Record]) -> list[Record]:
@@ -135,11 +143,12 @@ class Offsets:
                 continue
             if progress.committed is None:
                 progress.committed = Mark(offset)  # where it begins: no news, so nothing to commit
+            elif offset <= progress.highest:
+                progress.restored = ()  # the input was begun anew, so what was finished in it was something else
             progress.highest = offset
             if progress.restored and progress.was_finished_before(offset):
                 continue
             progress.unfinished[offset] = record
-            progress.pending += 1
             self._documents += 1
             self._bytes += record.size
             wanted.append(record)
@@ -158,7 +167,7 @@ class Offsets:
             progress = self._partitions.get(Partition(topic, number))
             if progress is not None and progress.unfinished.get(offset) is record:
                 del progress.unfinished[offset]
-                progress.pending -= 1
+                progress.abandoned.discard(offset)
                 self._documents -= 1
                 self._bytes -= record.size
         self._changed.set()
@@ -167,7 +176,8 @@ class Offsets:
         """Say that records, where unfinished, are not being worked on any more; they still hold the mark."""
         for record in records:
             if self.owns(record):
-                self._partitions[Partition(*record.position[:2])].pending -= 1
+                topic, number, offset = record.position
+                self._partitions[Partition(topic, number)].abandoned.add(offset)
         self._changed.set()
 
     def close(self, partitions: Iterable[Partition]) -> None:
@@ -188,7 +198,7 @@ class Offsets:
         """The marks that differ from what is committed."""
         marks = {}
         for partition, progress in self._partitions.items():
-            if progress.highest < 0:
+            if progress.committed is None:
                 continue
             mark = Mark(progress.low_water, encode(progress.low_water, progress.finished_above_the_mark()))
             if mark != progress.committed:
@@ -223,7 +233,7 @@ class Offsets:
     async def wait_idle(self, partitions: Iterable[Partition], timeout: float) -> bool:
         """Wait until nothing of these partitions is being worked on; False when the time is up before."""
         watched = [progress for partition in partitions if (progress := self._partitions.get(partition))]
-        return await self._wait(lambda: all(progress.pending == 0 for progress in watched), timeout)
+        return await self._wait(lambda: all(progress.is_idle for progress in watched), timeout)
 
     async def _wait(self, condition: Callable[[], bool], timeout: float) -> bool:
         try:
@@ -243,13 +253,13 @@ class Offsets:
             {
                 partition: PartitionStatistics(
                     progress.low_water,
-                    progress.committed.offset if progress.committed else None,
+                    progress.committed.offset,
                     progress.highest,
                     len(progress.unfinished),
                     next((record.timestamp for record in progress.unfinished.values()), None),
                 )
                 for partition, progress in self._partitions.items()
-                if progress.highest >= 0
+                if progress.committed is not None
             },
         )
 

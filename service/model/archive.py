@@ -81,21 +81,21 @@ def json_value(name: str, content: bytes) -> object:
 def array_bytes(array: NDArray[np.floating]) -> bytes:
     """An array as an npy file."""
     file = io.BytesIO()
-    npy.write_array(file, np.ascontiguousarray(array), version=_NPY_1_0, allow_pickle=False)
+    little_endian = array.astype(array.dtype.newbyteorder("<"), order="C")
+    npy.write_array(file, little_endian, version=_NPY_1_0, allow_pickle=False)
     return file.getvalue()
 
 
 def array(name: str, content: bytes, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The finite numbers of an npy member of exactly this type and shape, read-only; raises `ValueError`."""
+    expected = np.dtype(dtype).newbyteorder("<")
     file = io.BytesIO(content)
     try:
-        version = npy.read_magic(file)
-        found = npy.read_array_header_1_0(file)
-    except Exception as error:  # the header is parsed as Python and fails in as many ways
-        raise ValueError(f"{name} is not an array ({error})") from error
-    expected = np.dtype(dtype)
-    if (version, *found) != (_NPY_1_0, shape, False, expected):
-        raise ValueError(f"{name} holds {found[2]} of shape {found[0]}, not {expected} of shape {shape}")
+        found = npy.read_magic(file), *npy.read_array_header_1_0(file)
+    except Exception:  # noqa: BLE001  # the header is parsed as Python and fails in as many ways
+        found = None
+    if found != (_NPY_1_0, shape, False, expected):
+        raise ValueError(f"{name} is not an array of {expected} of shape {shape}, row by row")
     if len(content) - file.tell() != expected.itemsize * int(np.prod(shape)):
         raise ValueError(f"{name} is shorter or longer than its shape says")
     numbers = np.frombuffer(content, expected, offset=file.tell()).reshape(shape).astype(np.float32)
@@ -108,7 +108,7 @@ def array(name: str, content: bytes, dtype: DTypeLike, shape: tuple[int, ...]) -
 def _check_names(names: list[str], expected: set[str]) -> None:
     """Exactly the expected names, each once: so none is absolute, leads outside, or is of no use."""
     if unknown := set(names) - expected:
-        raise ValueError(f"holds {min(unknown)!r}, which is no part of a model")
+        raise ValueError(f"holds {min(unknown)[:80]!r}, which is no part of a model")
     if missing := expected - set(names):
         raise ValueError(f"{min(missing)} is missing")
     if len(names) != len(expected):

@@ -7,14 +7,19 @@ What aiokafka 0.14 does that the code here guards against:
   committed, and a failure in the listener is raised by the next poll.
 * A pause throws away what was prefetched. So a stream without room simply does not poll, and pauses only when that has
   lasted long enough to matter for its membership of the group.
+* A consumer that subscribes before it is started waits, deaf to everything, until the group has drained. So it
+  subscribes afterwards, and a poll before the first assignment gives nothing, in time.
+* A batch that fails leaves a gap in its producer's sequence numbers, and the broker takes nothing more from it for that
+  partition. So a producer that has failed is replaced, and what it did not deliver is sent again.
 * A commit retries for ever while the broker is away, and `stop()` may hang or raise CancelledError: both are bounded.
 * Hashing a key in pure Python costs more than all else in sending: messages keep their document's partition where input
   and output have equally many, which is also where the default partitioner would have put them.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,13 +28,19 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import (
-    AuthorizationFailedError,
     CommitFailedError,
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
     TopicAuthorizationFailedError,
+    UnknownProducerId,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.helpers import create_ssl_context
 from aiokafka.structs import OffsetAndMetadata
@@ -49,6 +60,9 @@ _SILENCE = 10.0
 """Seconds without room after which the partitions are paused and the broker is shown that we are alive."""
 _LARGEST_REQUEST = 64 * 1024**2
 _COUNT_VALID = 60.0
+_RECONNECT_EVERY = 1.0
+_BROKEN = (OutOfOrderSequenceNumber, UnknownProducerId, ProducerFenced, ProducerClosed)
+"""What a producer fails with when it is no good any more, whatever it is given."""
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +83,6 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     async def opened(self, owner: Owner) -> AsyncIterator[None]:
         """As `pipeline.Source.opened`."""
         self._owner = owner
-        self._admin = AIOKafkaAdminClient(**_connection(self._kafka))
         self._consumer = AIOKafkaConsumer(
             **_connection(self._kafka),
             group_id=self._kafka.group_id,
@@ -79,27 +92,35 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             heartbeat_interval_ms=_ms(min(3.0, self._kafka.session_timeout / 3)),
             rebalance_timeout_ms=_ms(self._kafka.rebalance_timeout),
             fetch_max_wait_ms=_ms(self._kafka.fetch_max_wait),
+            isolation_level="read_committed",  # what a producer took back is not a document
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
         )
         try:
-            await _started(self._admin, self._kafka)
-            self._consumer.subscribe([self._topic], listener=self)
             await _started(self._consumer, self._kafka)
+            self._consumer.subscribe([self._topic], listener=self)
             yield
         finally:
-            await _stopped(self._consumer.stop(), self._consumer._client.close())  # noqa: SLF001  see the module's note
-            await _stopped(self._admin.close())
+            self._settled.clear()
+            await _stopped(self._consumer.stop, self._consumer._client.close)  # noqa: SLF001  see the module's note
 
     async def poll(self, room: Room, timeout: float) -> list[Record]:
         """As `pipeline.Source.poll`; a topic has no end."""
         if self._failure is not None:
             raise self._failure
-        if not room.documents:
-            await self._show_life()
-            return []
-        self._polled = time.monotonic()
-        self._resume()
-        found = await self._consumer.getmany(timeout_ms=_ms(timeout), max_records=min(room.documents, _MOST_RECORDS))
+        try:
+            if not await self._is_settled(timeout):
+                return []
+            if not room.documents:
+                await self._show_life()
+                return []
+            self._polled = time.monotonic()
+            self._resume()
+            most = min(room.documents, _MOST_RECORDS)
+            found = await self._consumer.getmany(timeout_ms=_ms(timeout), max_records=most)
+        except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
+            raise Misconfigured(f"kafka: the broker does not let this user read: {error!r}") from None
+        except KafkaError as error:
+            raise Unavailable(f"topic {self._topic}: the broker gave no records: {error!r}") from None
         if not self._settled.is_set():
             return []
         return [
@@ -138,11 +159,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Called by aiokafka, which waits for it, after it has joined the group."""
         try:
-            assigned = sorted(assigned)
-            marks = await self._marks(assigned)
-            for tp in assigned:
-                self._consumer.seek(tp, marks[tp].offset)
-            await self._owner.assigned({Partition(*tp): marks[tp] for tp in assigned})
+            marks = await self._marks(sorted(assigned))
+            await self._owner.assigned({Partition(*tp): mark for tp, mark in marks.items()})
+            for tp, mark in marks.items():  # nothing is awaited from here on: what is read now is not thrown away
+                self._consumer.seek(tp, mark.offset)
         except Exception as error:  # noqa: BLE001  as above
             self._failure = error
         self._paused = False
@@ -162,8 +182,17 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             marks |= begin
         return marks
 
+    async def _is_settled(self, timeout: float) -> bool:
+        if self._settled.is_set():
+            return True
+        self._consumer._coordinator.check_errors()  # noqa: SLF001  what keeps us out of the group is raised here alone
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._settled.wait()
+        return self._settled.is_set()
+
     async def _show_life(self) -> None:
-        if time.monotonic() - self._polled > _SILENCE and self._settled.is_set():
+        if time.monotonic() - self._polled > _SILENCE:
             self._consumer.pause(*self._consumer.assignment())
             self._paused = True
             await self._consumer.getmany(timeout_ms=0)
@@ -177,58 +206,90 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
 class KafkaSink:
     """Publishes messages with an idempotent producer; made by `producing`."""
 
-    def __init__(self, producer: AIOKafkaProducer, telemetry: Telemetry) -> None:
-        self._producer = producer
+    def __init__(self, kafka: settings.Kafka, telemetry: Telemetry, producer: AIOKafkaProducer) -> None:
+        self._kafka = kafka
         self._telemetry = telemetry
+        self._producer = producer
+        self._replacing = asyncio.Lock()
         self._counts: dict[str, tuple[int, float]] = {}
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """As `pipeline.Sink.publish`. A dead letter too large for its topic goes without its value, and says so."""
         with self._telemetry.producing([message.topic for message in messages]):
-            sent = [await self._send(message) for message in messages]
-            done = await asyncio.gather(*sent, return_exceptions=True)
-            for message, failure in zip(messages, done, strict=True):
-                if isinstance(failure, MessageSizeTooLargeError) and message.is_dead_letter:
-                    await (await self._send(_without_value(message)))
-                elif isinstance(failure, BaseException):
-                    raise _translated(failure, message.topic)
+            while messages:
+                messages = await self._attempt(messages)
 
-    async def _send(self, message: Message) -> asyncio.Future[Any]:
+    async def close(self) -> None:
+        """End the producer, in bounded time."""
+        await _stopped(self._producer.stop, self._producer.client.close)
+
+    async def _attempt(self, messages: Sequence[Message]) -> list[Message]:
+        """Publish what can be published; gives what is still to be published, by a producer that is whole."""
+        producer = self._producer
+        sent = [await self._send(producer, message) for message in messages]
+        done = await asyncio.gather(*sent, return_exceptions=True)
+        left = []
+        for message, failure in zip(messages, done, strict=True):
+            if isinstance(failure, BaseException):
+                self._telemetry.produce_errors.labels(type(failure).__name__).inc()
+                left.append(_to_be_sent_again(message, failure))
+        if left:
+            await self._replace(producer)
+        return left
+
+    async def _send(self, producer: AIOKafkaProducer, message: Message) -> asyncio.Future[Any]:
         topic, key, value, headers, source = message
-        alike = await self._partitions(topic) == await self._partitions(source.topic)
         if key is None and value is None:
             value = b""  # aiokafka has no message without both
-        try:
-            sent: asyncio.Future[Any] = await self._producer.send(
-                topic, value, key=key, partition=source.partition if alike else None, headers=list(headers)
-            )
-        except KafkaError as error:
-            sent = asyncio.get_running_loop().create_future()
-            sent.set_exception(error)
-        return sent
+        while True:
+            try:
+                partition = await self._partition(producer, topic, source)
+                sent: asyncio.Future[Any] = await producer.send(
+                    topic, value, key=key, partition=partition, headers=list(headers)
+                )
+            except (KafkaTimeoutError, UnknownTopicOrPartitionError) as error:  # nobody takes anything just now
+                log.warning("publishing_waits", topic=topic, reason=repr(error))
+            except KafkaError as error:
+                sent = asyncio.get_running_loop().create_future()
+                sent.set_exception(error)
+                return sent
+            else:
+                return sent
 
-    async def _partitions(self, topic: str) -> int:
+    async def _partition(self, producer: AIOKafkaProducer, topic: str, source: Position) -> int | None:
+        """The document's own partition where both topics have as many, else None: the default partitioner's."""
+        count = await self._count(producer, topic)
+        alike = count == await self._count(producer, source.topic)
+        return source.partition if alike and source.partition < count else None  # counts lag behind the topics
+
+    async def _count(self, producer: AIOKafkaProducer, topic: str) -> int:
         count, until = self._counts.get(topic, (0, 0.0))
         if time.monotonic() > until:
-            count = len(await self._producer.partitions_for(topic))
+            count = len(await producer.partitions_for(topic))
             self._counts[topic] = count, time.monotonic() + _COUNT_VALID
         return count
+
+    async def _replace(self, broken: AIOKafkaProducer) -> None:
+        async with self._replacing:
+            while self._producer is broken:
+                try:
+                    self._producer = await _producer(self._kafka)
+                except Unavailable as error:
+                    log.warning("publishing_waits", reason=str(error))
+                    await asyncio.sleep(_RECONNECT_EVERY)
+                else:
+                    log.info("producer_replaced")
+                    await _stopped(broken.stop, broken.client.close)
 
 
 @asynccontextmanager
 async def producing(kafka: settings.Kafka, telemetry: Telemetry) -> AsyncIterator[KafkaSink]:
     """A sink that is connected for the length of the block. Raises Misconfigured or Unavailable."""
-    producer = AIOKafkaProducer(
-        **_connection(kafka),
-        enable_idempotence=True,
-        max_batch_size=128 * 1024,
-        max_request_size=_LARGEST_REQUEST,  # how large a message may be is the topic's to say
-    )
+    sink = KafkaSink(kafka, telemetry, await _producer(kafka))
     try:
-        await _started(producer, kafka)
-        yield KafkaSink(producer, telemetry)
+        yield sink
     finally:
-        await _stopped(producer.stop(), producer.client.close())
+        await sink.close()
 
 
 async def missing_topics(kafka: settings.Kafka, topics: Iterable[str]) -> list[str]:
@@ -238,24 +299,45 @@ async def missing_topics(kafka: settings.Kafka, topics: Iterable[str]) -> list[s
         await _started(admin, kafka)
         there = set(await admin.list_topics())
     finally:
-        await _stopped(admin.close())
+        await _stopped(admin.close)
     return [topic for topic in topics if topic not in there]
+
+
+async def _producer(kafka: settings.Kafka) -> AIOKafkaProducer:
+    producer = AIOKafkaProducer(
+        **_connection(kafka),
+        enable_idempotence=True,
+        max_batch_size=128 * 1024,
+        max_request_size=_LARGEST_REQUEST,  # how large a message may be is the topic's to say
+    )
+    try:
+        await _started(producer, kafka)
+    except BaseException:
+        await _stopped(producer.stop, producer.client.close)
+        raise
+    return producer
+
+
+def _to_be_sent_again(message: Message, failure: BaseException) -> Message:
+    """What to send instead of a message that failed; raises Misconfigured where nothing would be taken."""
+    if isinstance(failure, MessageSizeTooLargeError):
+        if message.is_dead_letter and message.value:
+            return _without_value(message)
+        what = "a dead letter's key and headers are" if message.is_dead_letter else "a result is"
+        raise Misconfigured(f"topic {message.topic}: {what} larger than its max.message.bytes; raise it")
+    if isinstance(failure, TopicAuthorizationFailedError):
+        raise Misconfigured(f"topic {message.topic}: the broker does not let this user write to it")
+    if isinstance(failure, _BROKEN) or type(failure) is KafkaError or getattr(failure, "retriable", False):
+        return message
+    if isinstance(failure, KafkaError):
+        raise Misconfigured(f"topic {message.topic}: the broker does not take a message: {failure!r}")
+    raise failure
 
 
 def _without_value(message: Message) -> Message:
     size = len(message.value or b"")
     said = ("labelstream-value-omitted", f"{size} bytes are more than the topic takes".encode())
     return message._replace(value=b"", headers=[*message.headers, said])
-
-
-def _translated(failure: BaseException, topic: str) -> BaseException:
-    if isinstance(failure, MessageSizeTooLargeError):
-        return Misconfigured(f"topic {topic}: a result is larger than its max.message.bytes; raise it")
-    if isinstance(failure, TopicAuthorizationFailedError | AuthorizationFailedError):
-        return Misconfigured(f"topic {topic}: the broker does not let this user write to it")
-    if isinstance(failure, KafkaError):
-        return Unavailable(f"topic {topic}: the broker did not take a message: {failure!r}")
-    return failure
 
 
 def _connection(kafka: settings.Kafka) -> dict[str, Any]:
@@ -289,10 +371,10 @@ async def _started(part: Any, kafka: settings.Kafka) -> None:
         raise Misconfigured(f"kafka: {kafka.bootstrap_servers} refused us: {error!r}") from None
 
 
-async def _stopped(*endings: Awaitable[Any]) -> None:
+async def _stopped(*endings: Callable[[], Awaitable[Any]]) -> None:
     """Let a client end, in bounded time, whatever its `stop()` does."""
     for ending in endings:
-        task = asyncio.ensure_future(ending)
+        task = asyncio.ensure_future(ending())
         await asyncio.wait([task], timeout=_STOP_PATIENCE)
         if not task.done():
             task.cancel()

@@ -15,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+TRUST = httpx.create_ssl_context()  # once, as reading the authorities takes longer than most tests
+
 
 @dataclass(frozen=True)
 class Reply:
-    """A response to give: `body` is JSON, or bytes as they are; `{host}` in it and in `headers` becomes the server's."""
+    """A response to give: `body` is JSON, or bytes as they are; `{host}` in it and in `headers` is the server's."""
 
     status: int = 200
     body: object = None
@@ -71,7 +73,7 @@ class Replay:
 @pytest.fixture(scope="session")
 def replaying() -> Iterator[Replay]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        replay = Replay("127.0.0.1:{}".format(listening.getsockname()[1]))
+        replay = Replay(f"127.0.0.1:{listening.getsockname()[1]}")
         config = uvicorn.Config(
             replay, lifespan="off", ws="none", log_config=None, date_header=False, server_header=False
         )
@@ -93,5 +95,5 @@ def replay(replaying: Replay) -> Iterator[Replay]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=AiohttpTransport(), timeout=10.0) as client:
+    async with httpx.AsyncClient(transport=AiohttpTransport(verify=TRUST), timeout=10.0) as client:
         yield client

@@ -1,0 +1,347 @@
+"""`labelstream bench`: what the pipeline itself costs, between a broker and an endpoint of known speed.
+
+Four processes: an endpoint whose jobs take 100 ms and whose answers are constant; a broker (librdkafka's mock, or a
+real one that is named) with a feed of 1 kB documents beside it; and the worker, which is the pipeline as `run` has it,
+with metrics on. What is reported is the worker's alone: CPU time and memory are its own, and latency is what it adds
+to the endpoint's 100 ms.
+"""
+
+import asyncio
+import gc
+import multiprocessing
+import resource
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing.connection import Connection
+from statistics import quantiles
+from typing import Any
+
+import orjson
+import uvicorn
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from service import accounts, pipeline, settings
+from service.dispatch import Dispatcher
+from service.errors import Unavailable
+from service.progress import Steps
+from service.streams import kafka
+from service.telemetry import Telemetry
+
+ENDPOINT_SECONDS = 0.1
+IN_FLIGHT, BATCH = 32, 25
+IDEAL = IN_FLIGHT * BATCH / ENDPOINT_SECONDS
+_PARTITIONS = 4
+_AHEAD = 8000
+_WARM_UP, _MEASURED = 4.0, 10.0
+_PATIENCE = 60.0
+_KEY = "bench-key"
+
+_spawning = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing measured, and what it should be at least or at most."""
+
+    name: str
+    measured: float
+    unit: str
+    goal: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures, and what they were measured on."""
+
+    broker: str
+    endpoint_ms: float
+    in_flight: int
+    batch: int
+    ideal_docs_per_s: float
+    docs_per_s: float
+    share_of_ideal: float
+    cpu_us_per_document: float
+    added_latency_ms: dict[str, float]
+    peak_memory_mb: float
+
+    def figures(self) -> list[Figure]:
+        """The figures beside their goals."""
+        share, cpu, late = self.share_of_ideal, self.cpu_us_per_document, self.added_latency_ms["p99"]
+        return [
+            Figure("share of the ideal throughput", share, "", "≥ 0.95", share >= 0.95),
+            Figure("CPU a document", cpu, "µs", "≤ 60", cpu <= 60),
+            Figure("added latency at half load, p99", late, "ms", "≤ 25", late <= 25),
+        ]
+
+
+@dataclass(frozen=True)
+class _Place:
+    bootstrap: str
+    url: str
+    incoming: str
+    classified: str
+    dead: str
+
+
+def bench(bootstrap: str | None, steps: Steps) -> Report:
+    """Measure at full load, then at half of the ideal. Raises Unavailable when the broker is not there."""
+    with _process(_endpoint) as endpoint:
+        url = endpoint.recv()
+        with steps.step(f"full load: {IN_FLIGHT} × {BATCH} documents at {ENDPOINT_SECONDS * 1000:.0f} ms"):
+            full, _ = _measure(bootstrap, url, None)
+        with steps.step("half load: latency"):
+            half, latencies = _measure(bootstrap, url, IDEAL / 2)
+    added = [latency - ENDPOINT_SECONDS * 1000 for latency in latencies]
+    cuts = quantiles(added, n=100)
+    return Report(
+        broker=f"Kafka at {bootstrap}" if bootstrap else "in-process mock (librdkafka)",
+        endpoint_ms=ENDPOINT_SECONDS * 1000,
+        in_flight=IN_FLIGHT,
+        batch=BATCH,
+        ideal_docs_per_s=IDEAL,
+        docs_per_s=round(full["documents"] / full["seconds"], 1),
+        share_of_ideal=round(full["documents"] / full["seconds"] / IDEAL, 4),
+        cpu_us_per_document=round(full["cpu_seconds"] / full["documents"] * 1e6, 1),
+        added_latency_ms={"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)},
+        peak_memory_mb=round(max(full["peak_memory_mb"], half["peak_memory_mb"]), 1),
+    )
+
+
+def _measure(bootstrap: str | None, url: str, rate: float | None) -> tuple[dict[str, float], list[float]]:
+    """What the worker says of itself, and the latencies in milliseconds that the feed saw."""
+    with _process(_feed, bootstrap, rate) as feed:
+        where, *topics = _received(feed)
+        place = _Place(where, url, *topics)
+        with _process(_worker, place) as worker:
+            _received(worker)  # it has its partitions
+            feed.send("begin")
+            time.sleep(_WARM_UP)
+            worker.send("measure")
+            feed.send("measure")
+            time.sleep(_MEASURED)
+            worker.send("end")
+            measured = _received(worker)
+            feed.send("end")
+            return measured, _received(feed)
+
+
+@contextmanager
+def _process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
+    ours, theirs = _spawning.Pipe()
+    process = _spawning.Process(target=target, args=(theirs, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _received(connection: Connection) -> Any:
+    if not connection.poll(_PATIENCE):
+        raise Unavailable(f"a part of the benchmark said nothing for {_PATIENCE:.0f} s")
+    try:
+        said = connection.recv()
+    except EOFError:
+        raise Unavailable("a part of the benchmark ended early; its error is above") from None
+    if isinstance(said, Unavailable):
+        raise said
+    return said
+
+
+# The endpoint: Azure Language's job API, with constant answers after a constant time.
+
+
+def _endpoint(connection: Connection) -> None:
+    numbers, jobs = count(1), dict[str, tuple[float, bytes]]()
+    head = b'{"status":"succeeded","errors":[],"tasks":{"completed":1,"failed":0,"inProgress":0,"total":1,"items":['
+    head += (
+        b'{"kind":"CustomSingleLabelClassificationLROResults","status":"succeeded","results":{"errors":[],"documents":['
+    )
+    running = b'{"status":"running","errors":[],"tasks":{"completed":0,"failed":0,"inProgress":1,"total":1,"items":[]}}'
+    base = ""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            began, body, more = time.monotonic(), b"", True
+            while more:
+                event = await receive()
+                body, more = body + event.get("body", b""), event.get("more_body", False)
+            documents = orjson.loads(body)["analysisInput"]["documents"]
+            name = str(next(numbers))
+            answers = b",".join(
+                b'{"id":"%b","class":[{"category":"billing","confidenceScore":0.93}],"warnings":[]}'
+                % each["id"].encode()
+                for each in documents
+            )
+            jobs[name] = began + ENDPOINT_SECONDS, head + answers + b"]}}]}}"
+            where = f"{base}/language/analyze-text/jobs/{name}?api-version=2023-04-01".encode()
+            await send({"type": "http.response.start", "status": 202, "headers": [(b"operation-location", where)]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        name = scope["path"].rsplit("/", 1)[1]
+        due, answer = jobs.get(name, (0.0, running))
+        done = time.monotonic() >= due
+        if done:
+            jobs.pop(name, None)
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer if done else running})
+
+    async def serve() -> None:
+        nonlocal base
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off"))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110  it has no event to wait for
+            await asyncio.sleep(0.01)
+        base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        connection.send(base)
+        await serving
+
+    asyncio.run(serve())
+
+
+# The feed: documents in, results out, and the time between them.
+
+
+def _feed(connection: Connection, bootstrap: str | None, rate: float | None) -> None:
+    name = f"bench-{secrets.token_hex(4)}"
+    topics = [f"{name}.incoming", f"{name}.classified", f"{name}.dead"]
+    if bootstrap is None:
+        producer = Producer({"test.mock.num.brokers": 1, "log_level": 0, "linger.ms": 1})
+        for topic in topics:
+            producer.list_topics(topic, timeout=10)
+        broker = next(iter(producer.list_topics(timeout=10).brokers.values()))
+        where = f"{broker.host}:{broker.port}"
+        _load(connection, producer, where, topics, rate)
+        return
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    made = admin.create_topics([NewTopic(topic, _PARTITIONS, 1) for topic in topics], request_timeout=10)
+    try:
+        for future in made.values():
+            future.result(15)
+    except Exception as error:  # noqa: BLE001  whatever it is, the parent says it
+        connection.send(Unavailable(f"--bootstrap {bootstrap}: no topics can be made there: {error}"))
+        return
+    try:
+        producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1})
+        _load(connection, producer, bootstrap, topics, rate)
+    finally:
+        admin.delete_topics(topics)
+        admin.poll(1)
+
+
+def _load(connection: Connection, producer: Producer, where: str, topics: list[str], rate: float | None) -> None:
+    consumer = Consumer({"bootstrap.servers": where, "group.id": "bench-feed", "fetch.wait.max.ms": 5, "log_level": 0})
+    consumer.assign([TopicPartition(topics[1], number, 0) for number in range(_PARTITIONS)])
+    connection.send([where, *topics])
+    connection.recv()
+    filler = "My parcel was due on Tuesday and the tracking page has said the same thing ever since. " * 12
+    sent = seen = 0
+    began, latencies, command = time.monotonic(), list[float](), ""
+    while command != "end":
+        if connection.poll():
+            command = connection.recv()
+        due = _AHEAD + seen if rate is None else int((time.monotonic() - began) * rate)
+        for _ in range(min(due - sent, 200)):
+            now = time.time() * 1000
+            value = orjson.dumps({"id": f"T-{sent}", "text": filler[:980]})
+            headers = [("sent", str(now).encode())]  # results carry their document's headers
+            producer.produce(topics[0], value, str(sent).encode(), partition=sent % _PARTITIONS, headers=headers)
+            sent += 1
+        producer.poll(0)
+        for message in consumer.consume(500, 0.001):
+            if message.error() is None:
+                seen += 1
+                if command == "measure":
+                    latencies.append(message.timestamp()[1] - float(dict(message.headers())["sent"]))
+    connection.send(latencies)
+
+
+# The worker: the pipeline as `run` has it.
+
+
+def _worker(connection: Connection, place: _Place) -> None:
+    import uvloop  # noqa: PLC0415  the worker's alone
+
+    uvloop.run(_work(connection, place))
+
+
+async def _work(connection: Connection, place: _Place) -> None:
+    wanted = _settings(place)
+    (stream,), telemetry, stop = wanted.streams, Telemetry(), asyncio.Event()
+    finished = telemetry.records_finished.labels(stream.input, "classified")
+
+    def standing() -> tuple[float, float, float]:
+        return time.monotonic(), time.process_time(), finished._value.get()  # noqa: SLF001  there is no other way to read it
+
+    async def told() -> None:
+        while not connection.poll():  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.01)
+        connection.recv()
+
+    async with (
+        accounts.opened(wanted.accounts, stream.classify_with, telemetry) as ready,
+        kafka.producing(wanted.kafka, telemetry) as sink,
+        asyncio.TaskGroup() as tasks,
+    ):
+        source = kafka.KafkaSource(wanted.kafka, stream.input)
+        tasks.create_task(
+            pipeline.run(stream, source, sink, Dispatcher(list(ready.values())), telemetry=telemetry, stop=stop)
+        )
+        while len(source.ends()) < _PARTITIONS:  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.05)
+        gc.freeze()
+        connection.send("ready")
+        await told()
+        began = standing()
+        await told()
+        seconds, cpu, documents = (now - then for now, then in zip(standing(), began, strict=True))
+        scale = 1024 if sys.platform == "linux" else 1024**2
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+        measured = {"seconds": seconds, "cpu_seconds": cpu, "documents": documents, "peak_memory_mb": peak}
+        connection.send(measured)
+        stop.set()
+
+
+def _settings(place: _Place) -> settings.Settings:
+    return settings.parse(
+        {
+            "kafka": {
+                "bootstrap_servers": place.bootstrap,
+                "group_id": place.incoming,
+                "fetch_max_wait": "5ms",
+                "security_protocol": "PLAINTEXT",
+            },
+            "accounts": {
+                "endpoint": {
+                    "provider": "azure_language",
+                    "endpoint": place.url,
+                    "key": _KEY,
+                    "project": "bench",
+                    "deployment": "bench",
+                    "task": "single_label",
+                    "limits": {"in_flight": IN_FLIGHT},
+                }
+            },
+            "streams": [
+                {
+                    "name": "bench",
+                    "input": place.incoming,
+                    "output": place.classified,
+                    "dead_letter": place.dead,
+                    "classify_with": "endpoint",
+                    "batch": {"documents": BATCH, "wait": "5ms"},
+                }
+            ],
+        },
+        "bench",
+    )

@@ -1,0 +1,243 @@
+"""`labelstream serve`: the APIs of cloud classifiers, answered by models trained here.
+
+Everything the server keeps is in one data folder: its state (`store`) and the models behind its deployments
+(`models`). This module puts the parts together, opens the listening socket, and says when that is safe.
+
+Besides the APIs: /livez answers while the process runs, /readyz while it can also keep what it accepts, /metrics is for
+Prometheus (none of these asks for a key or tells of documents), and /_faults is described in `faults`.
+"""
+
+import asyncio
+import ipaddress
+import re
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import structlog
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from service.errors import Misconfigured
+from service.server import azure_language, faults
+from service.server.faults import Faults
+from service.server.gateway import Gateway, Resource, Window, fault_route
+from service.server.jobs import Jobs
+from service.server.models import Models
+from service.server.store import Store
+from service.server.telemetry import Telemetry
+
+KEEP_ALIVE = 75  # seconds: longer than clients wait between polls, so that a poll does not meet a closing connection
+GRACE = 10  # seconds that requests under way have to finish once the server stops
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,50}")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A trained model (a folder with a `model.zip`, or that file) to put behind a deployment of a project."""
+
+    project: str
+    deployment: str
+    model: Path
+
+    def __post_init__(self) -> None:
+        for what, name in (("project", self.project), ("deployment", self.deployment)):
+            if not _NAME.fullmatch(name):
+                allowed = "up to 50 of A-Z a-z 0-9 _ . -"
+                raise Misconfigured(f"--model: {what} name {name!r} is not allowed; write {allowed}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A registration written PROJECT/DEPLOYMENT=FOLDER; raises `Misconfigured`."""
+        names, equals, model = text.partition("=")
+        project, slash, deployment = names.partition("/")
+        if not (equals and slash and model):
+            raise Misconfigured(
+                f"--model {text!r} is not PROJECT/DEPLOYMENT=FOLDER (tickets/production=models/tickets)"
+            )
+        return cls(project, deployment, Path(model))
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How to serve; raises `Misconfigured` where that would not be safe.
+
+    `keys` are those that clients may use, one of which each request has to bring; there may be none on a loopback
+    address. `port` 0 takes a free one. `plaintext` allows HTTP without TLS on other addresses. `public_url` is where
+    clients reach the server when that is not what they write as Host (behind a proxy that ends TLS). `faults` is a file
+    of rules, `allow_faults` opens /_faults.
+    """
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    plaintext: bool = False
+    public_url: str | None = None
+    models: tuple[Registration, ...] = ()
+    requests_per_minute: int | None = None
+    least_job_seconds: float = 0.0
+    allow_faults: bool = False
+    faults: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not all(key.isascii() and key.isprintable() and key.strip() == key and key for key in self.keys):
+            raise Misconfigured("a key of the server is empty or holds spaces, line breaks or non-ASCII characters")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise Misconfigured("TLS takes both a certificate file and a key file, only one of them is given")
+        if self.requests_per_minute is not None and self.requests_per_minute < 1:
+            raise Misconfigured("requests per minute are to be at least 1")
+        if self.public_url is not None and not re.fullmatch(r"https?://[^/?#\s]+", self.public_url):
+            raise Misconfigured(f"public URL {self.public_url!r} is to be https://host or https://host:port")
+        if not _is_loopback(self.host):
+            if not self.keys:
+                raise Misconfigured(
+                    f"serving on {self.host} takes a key, or anybody could use it; or serve on 127.0.0.1"
+                )
+            if self.tls_certificate is None and not self.plaintext:
+                raise Misconfigured(
+                    f"serving on {self.host} without TLS would send keys and documents readable over the network; "
+                    "give a certificate and a key file, or allow plaintext (behind a proxy that ends TLS)"
+                )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def serve(options: ServeOptions, started: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the requests under way; `started` is called with the URL.
+
+    Jobs that are not done by then are done at the next start. Raises `Misconfigured`.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with serving(options) as url:
+            started(url)
+            await stop.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def serving(options: ServeOptions) -> AsyncIterator[str]:
+    """The server inside another program, for as long as the context lasts; gives its URL. Raises `Misconfigured`."""
+    rules = faults.load(options.faults) if options.faults else ()
+    telemetry = Telemetry()
+    models = Models(options.data / "models")
+    async with Store.open(options.data) as store:
+        await _deploy(options.models, models, store)
+        works = {azure_language.KIND: partial(azure_language.classify, store=store, models=models)}
+        jobs = Jobs(store, works, telemetry, options.least_job_seconds)
+        async with jobs.working():
+            keys = tuple(key.encode() for key in options.keys)
+            window = Window(options.requests_per_minute) if options.requests_per_minute else None
+            gateway = Gateway(keys, Faults(rules), telemetry, window, options.public_url)
+            routes = [*azure_language.Runtime(store, jobs).routes(gateway), *_health(store, telemetry)]
+            if options.allow_faults:
+                routes.append(fault_route(gateway))
+            async with _listening(options, application(gateway, routes)) as url:
+                yield url
+
+
+def application(gateway: Gateway, routes: Sequence[Route]) -> ASGIApp:
+    """The server as an ASGI application: its paths, and an answer for every other."""
+    return Router(routes, redirect_slashes=False, default=Resource(gateway, (), {}))
+
+
+async def _deploy(registrations: Sequence[Registration], models: Models, store: Store) -> None:
+    for given in registrations:
+        classifier = await asyncio.to_thread(models.add, given.model)
+        await store.deploy(given.project, given.deployment, classifier.task, classifier.digest)
+    for project, made in store.projects.items():
+        for deployment, digest in made.deployments.items():
+            if not models.has(digest):
+                advice = f"register it again with --model {project}/{deployment}=FOLDER"
+                raise Misconfigured(f"the model {digest} of {project}/{deployment} is not in the data folder; {advice}")
+            _log.info("deployment", project=project, deployment=deployment, task=made.task, model=digest)
+    if not store.projects:
+        _log.warning("no model is deployed, so nothing can be classified", advice="--model PROJECT/DEPLOYMENT=FOLDER")
+
+
+def _health(store: Store, telemetry: Telemetry) -> list[Route]:
+    async def livez(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        if store.failure is None:
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse(f"the state cannot be read or written ({store.failure})\n", 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(telemetry.page(), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+@asynccontextmanager
+async def _listening(options: ServeOptions, app: ASGIApp) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+        ssl_certfile=options.tls_certificate,
+        ssl_keyfile=options.tls_key,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        files = f"{options.tls_certificate} and {options.tls_key}"
+        raise Misconfigured(f"TLS certificate and key {files} cannot be used ({error})") from None
+    listener = _bound(options.host, options.port)
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.main_loop())
+        try:
+            yield _url(options, listener)
+        finally:
+            serving.cancel()
+            await server.shutdown([listener])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise Misconfigured(f"cannot listen on {host} port {port} ({error.strerror}); choose another, or 0") from None
+
+
+def _url(options: ServeOptions, listener: socket.socket) -> str:
+    scheme = "https" if options.tls_certificate else "http"
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"{scheme}://{host}:{listener.getsockname()[1]}"

@@ -1,0 +1,219 @@
+"""Jobs under way: accepted on disk, done in threads, looked up in memory while they are young.
+
+A job is acknowledged when its row is committed, so one that is found unfinished at start-up is done again. The work is
+a synchronous function of the API that took the job, called in one of as many threads as there are cores. How a job
+ended is known here at once and written behind; the store answers in the order it is asked, so nobody sees an older
+state.
+"""
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import structlog
+
+from service.errors import Unavailable
+from service.server.faults import Rule
+from service.server.store import Job, State, Store
+from service.server.telemetry import Telemetry
+
+LIFETIME = 24 * 3600.0  # seconds after which a job and its results are gone
+MOST_WAITING = 256 * 2**20  # bytes of requests held in memory; who submits more is told to come back
+MOST_YOUNG = 32 * 2**20  # bytes of results held in memory: most are asked for once, and soon
+PRUNE_EVERY = 60.0  # seconds
+
+_log = structlog.get_logger(__name__)
+
+
+class Done(NamedTuple):
+    """What came of a job: how it ended, its result in the API's own JSON, and the documents classified, by project."""
+
+    state: State
+    result: bytes | None
+    documents: Mapping[str, int]
+
+
+Work = Callable[[Job], Done]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Jobs that have not ended, the bytes of their requests, and the bytes of the results held in memory."""
+
+    waiting: int
+    running: int
+    waiting_bytes: int
+    young_bytes: int
+
+
+class Jobs:
+    """The jobs of all APIs; they are worked on inside `async with jobs.working()`.
+
+    `works` holds each kind's work. No result is shown before `least_seconds` have passed since its job was accepted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        works: Mapping[str, Work],
+        telemetry: Telemetry,
+        least_seconds: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.clock = clock
+        self._store = store
+        self._works = works
+        self._telemetry = telemetry
+        self._least_seconds = least_seconds
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._live: dict[str, Job] = {}
+        self._live_bytes = 0
+        self._young = _Young()
+        telemetry.jobs.labels("waiting").set_function(lambda: self.statistics().waiting)
+        telemetry.jobs.labels("running").set_function(lambda: self.statistics().running)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Do jobs, beginning with those an earlier run left unfinished; at the end, leave the rest to the next run."""
+        for job in await self._store.unfinished():
+            self._live_bytes += len(job.request or b"")
+            self._enqueue(job)
+        count = _worker_threads()
+        with ThreadPoolExecutor(count, "jobs") as threads:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._work(threads)) for _ in range(count)]
+                tasks.append(group.create_task(self._prune()))
+                try:
+                    yield
+                finally:
+                    for task in tasks:
+                        task.cancel()
+
+    async def submit(self, kind: str, about: bytes, request: bytes, fault: Rule | None = None) -> Job:
+        """Accept a job: it is on disk when this returns. Raises `Unavailable`."""
+        now = self.clock()
+        slow = fault.job_seconds if fault and fault.job == "slow" else 0.0
+        job = Job(
+            id=str(uuid.uuid4()),
+            kind=kind,
+            state=State.WAITING,
+            created=now,
+            updated=now,
+            ready=now + max(slow, self._least_seconds),
+            expires=now + LIFETIME,
+            about=about,
+            fault=fault.model_dump_json(exclude_unset=True) if fault and (fault.job or fault.document_error) else None,
+            request=request,
+        )
+        if fault and fault.job == "lost":
+            return job
+        if self._live_bytes + len(request) > MOST_WAITING:
+            raise Unavailable("more jobs are waiting than the server holds", retry_after=1.0)
+        self._live_bytes += len(request)
+        try:
+            await self._store.add(job)
+        except BaseException:
+            self._live_bytes -= len(request)
+            raise
+        self._enqueue(job)
+        return job
+
+    async def find(self, kind: str, job_id: str) -> Job | None:
+        """A job by its id, unless it has expired."""
+        job = self._live.get(job_id) or self._young.get(job_id) or await self._store.find(job_id)
+        return job if job and job.kind == kind and self.clock() < job.expires else None
+
+    async def cancel(self, job: Job) -> None:
+        """End a job without a result; what is being done of it comes to nothing."""
+        ended = replace(job, state=State.CANCELLED, updated=self.clock(), result=None, request=None)
+        self._leave(ended)
+        await self._store.end(ended)
+
+    def statistics(self) -> Statistics:
+        """How much there is to do, and how much is held."""
+        running = sum(job.state is State.RUNNING for job in self._live.values())
+        return Statistics(len(self._live) - running, running, self._live_bytes, self._young.bytes)
+
+    def _enqueue(self, job: Job) -> None:
+        self._live[job.id] = job
+        self._queue.put_nowait(job.id)
+
+    def _leave(self, ended: Job) -> None:
+        live = self._live.pop(ended.id, None)
+        self._live_bytes -= len(live.request or b"") if live else 0
+        self._young.add(ended)
+        self._telemetry.jobs_ended.labels(ended.state).inc()
+        self._telemetry.job_seconds.observe(max(0.0, ended.updated - ended.created))
+
+    async def _work(self, threads: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            job_id = await self._queue.get()
+            if job_id not in self._live:  # cancelled while it waited
+                continue
+            job = self._live[job_id] = replace(self._live[job_id], state=State.RUNNING)
+            done = await loop.run_in_executor(threads, self._do, job)
+            if job_id not in self._live:  # cancelled while it was done
+                continue
+            ended = replace(job, state=done.state, updated=self.clock(), result=done.result, request=None)
+            self._leave(ended)
+            self._store.end_nowait(ended)
+            for project, documents in done.documents.items():
+                self._telemetry.documents.labels(project).inc(documents)
+
+    def _do(self, job: Job) -> Done:
+        try:
+            return self._works[job.kind](job)
+        except Exception:  # noqa: BLE001 (the job failed, its API says so, and the rest go on)
+            _log.exception("a job failed", job=job.id, kind=job.kind)
+            return Done(State.FAILED, None, {})
+
+    async def _prune(self) -> None:
+        while True:
+            with suppress(Unavailable):  # the store has told the operator
+                if pruned := await self._store.prune(self.clock()):
+                    _log.info("expired jobs deleted", jobs=pruned)
+            await asyncio.sleep(PRUNE_EVERY)
+
+
+def _worker_threads() -> int:
+    """As many as there are cores, if threads can use them.
+
+    Where they share one interpreter lock, which classifying hardly ever lets go of, one thread does as much as many (2
+    to 14 ms a job, whether in one or in two); the second keeps a large job from holding up all small ones.
+    """
+    shares_a_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return 2 if shares_a_lock else os.cpu_count() or 1
+
+
+class _Young:
+    """The jobs that ended last, as many as `MOST_YOUNG` bytes of results hold."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+
+    def get(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def add(self, job: Job) -> None:
+        self._forget(self._jobs.pop(job.id, None))
+        self._jobs[job.id] = job
+        self.bytes += _size(job)
+        while self.bytes > MOST_YOUNG:
+            self._forget(self._jobs.popitem(last=False)[1])
+
+    def _forget(self, job: Job | None) -> None:
+        self.bytes -= _size(job) if job else 0
+
+
+def _size(job: Job) -> int:
+    return 1024 + len(job.about) + len(job.result or b"")  # about a kilobyte goes into the objects around them

@@ -1,0 +1,43 @@
+"""The models of the server: a folder in which each has the name of its content, and those in use in memory."""
+
+import threading
+from pathlib import Path
+
+from service.errors import Misconfigured
+from service.model import archive
+from service.model.classifier import FILE_NAME, Classifier, ModelError
+
+
+class Models:
+    """The models in a folder, by digest; each is loaded once, when it is first asked for. Safe to use from threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._loaded: dict[str, Classifier] = {}
+        self._loading = threading.Lock()
+
+    def add(self, source: Path) -> Classifier:
+        """Copy a trained model into the folder; raises `Misconfigured`."""
+        try:
+            classifier = Classifier.load(source)
+        except ModelError as error:
+            raise Misconfigured(str(error)) from None
+        file = self._folder / classifier.digest / FILE_NAME
+        try:
+            archive.write(file, (source / FILE_NAME if source.is_dir() else source).read_bytes())
+        except OSError as error:
+            raise Misconfigured(f"model {source} cannot be copied to {file} ({error.strerror})") from None
+        self._loaded[classifier.digest] = classifier
+        return classifier
+
+    def has(self, digest: str) -> bool:
+        """Whether the folder holds a model."""
+        return (self._folder / digest / FILE_NAME).is_file()
+
+    def get(self, digest: str) -> Classifier:
+        """A model of the folder; raises `ModelError`."""
+        if (classifier := self._loaded.get(digest)) is None:
+            with self._loading:
+                if (classifier := self._loaded.get(digest)) is None:
+                    classifier = self._loaded[digest] = Classifier.load(self._folder / digest)
+        return classifier
