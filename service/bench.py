@@ -26,12 +26,13 @@ import uvicorn
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from service import accounts, pipeline, settings
+from service import accounts, logs, pipeline, settings
 from service.dispatch import Dispatcher
 from service.errors import Unavailable
 from service.progress import Steps
 from service.streams import kafka
 from service.telemetry import Telemetry
+from service.worker import loop_factory
 
 ENDPOINT_SECONDS = 0.1
 IN_FLIGHT, BATCH = 32, 25
@@ -270,9 +271,9 @@ def _load(connection: Connection, producer: Producer, where: str, topics: list[s
 
 
 def _worker(connection: Connection, place: _Place) -> None:
-    import uvloop  # noqa: PLC0415  the worker's alone
-
-    uvloop.run(_work(connection, place))
+    logs.configure(settings.Log(level="warning"))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_work(connection, place))
 
 
 async def _work(connection: Connection, place: _Place) -> None:

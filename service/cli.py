@@ -313,19 +313,11 @@ def _run(command: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
             loop.add_signal_handler(number, asked)
         return await command(stop)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=worker.loop_factory()) as runner:
         try:
             return runner.run(running())
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415  there is none on every platform
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _out() -> Console:

@@ -5,6 +5,7 @@ A request that is refused for its content is halved until the document at fault 
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -89,6 +90,7 @@ class Account:
         self.limits = limits
         self.telemetry = telemetry
         self._failures = 0
+        self._failed_at = -math.inf
         if isinstance(provider, JobbingProvider):
             self._ask = self._by_job(provider, job_deadline)
         else:
@@ -100,10 +102,11 @@ class Account:
 
     async def classify(self, documents: Sequence[Document]) -> list[Outcome]:
         """One outcome for each document; errors as in `service.errors`, and the account takes note of them."""
+        asked_at = _now()
         try:
             outcomes = await self._ask(documents)
         except (Throttled, Unavailable) as error:
-            self._set_back(error)
+            self._set_back(error, asked_at)
             raise
         except (Rejected, Misconfigured) as error:
             self.telemetry.error("classify", "auth" if isinstance(error, Misconfigured) else "document_error")
@@ -111,6 +114,11 @@ class Account:
         self._failures = 0
         self.telemetry.answered(outcomes)
         return outcomes
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether it has failed, and is being asked whether it is well again."""
+        return self._failures > 0 and self.limits.statistics().in_flight > 0
 
     def statistics(self) -> AccountStatistics:
         """A picture of this moment."""
@@ -122,35 +130,41 @@ class Account:
         times = PollTimes()
 
         async def ask(documents: Sequence[Document]) -> list[Outcome]:
-            began = time.monotonic()
+            began = _now()
             outcomes, polls = await follow(provider, documents, times, deadline, self._set_back)
-            self.telemetry.job(time.monotonic() - began, polls)
+            self.telemetry.job(_now() - began, polls)
             return outcomes
 
         return ask
 
-    def _set_back(self, error: Throttled | Unavailable) -> None:
+    def _set_back(self, error: Throttled | Unavailable, asked_at: float = math.inf) -> None:
         reason = _reason(error)
         self.telemetry.retried(reason, error.retry_after)
-        if error.retry_after is not None:
+        if error.retry_after:  # one of zero is no reason to ask again at once, and again
             self.limits.quiet(error.retry_after)
-        elif not self.limits.quiet_for:  # calls that were out together fail together: that is one failure
+        elif asked_at > self._failed_at and not self.limits.quiet_for:  # calls that were out together fail as one
             self._failures += 1
+            self._failed_at = _now()
             longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(self._failures - 1, 16))
             self.limits.quiet(longest * random.uniform(0.5, 1))  # noqa: S311  spreads replicas, keeps no secret
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Documents that are asked for together; `asked` while they are out at an account, so worth waiting for."""
+    """Documents that are asked for together; `asked` while they are out at an account, so worth waiting for.
+
+    `asked_at` is when they first were, as Unix time.
+    """
 
     documents: Sequence[Document]
     asked: bool = False
+    asked_at: float | None = None
 
     @contextmanager
     def out(self) -> Iterator[None]:
         """Mark the batch as asked for the length of the block."""
         self.asked = True
+        self.asked_at = self.asked_at or time.time()
         try:
             yield
         finally:
@@ -187,9 +201,13 @@ class Dispatcher:
 
     async def _classify(self, batch: Batch, documents: Sequence[Document]) -> list[Answer]:
         attempts = 0
+        fitting = [account for account in self.accounts if account.fits(documents)]
+        characters = sum(len(document.text) for document in documents)
         while True:
-            account = await self._ready(documents)
-            async with account.limits.admit(sum(len(document.text) for document in documents)):
+            account = await _ready(fitting)
+            async with account.limits.admit(characters, leave=lambda: _well(fitting) is not None) as admitted:
+                if not admitted:
+                    continue
                 attempts += 1
                 with batch.out():
                     try:
@@ -204,13 +222,17 @@ class Dispatcher:
             first = await self._classify(batch, documents[:half])
             return first + await self._classify(batch, documents[half:])
 
-    async def _ready(self, documents: Sequence[Document]) -> Account:
-        fitting = [account for account in self.accounts if account.fits(documents)]
-        while True:
-            for account in fitting:
-                if not account.limits.quiet_for:
-                    return account
-            await asyncio.sleep(min(account.limits.quiet_for for account in fitting))
+
+async def _ready(accounts: Sequence[Account]) -> Account:
+    while (account := _well(accounts)) is None:  # noqa: ASYNC110  until a time that is known, unless it is put off
+        await asyncio.sleep(min(account.limits.quiet_for for account in accounts))
+    return account
+
+
+def _well(accounts: Sequence[Account]) -> Account | None:
+    """The first that may be asked now; one call finds out whether an account is well again, the others go elsewhere."""
+    awake = [account for account in accounts if not account.limits.quiet_for]
+    return next((account for account in awake if not account.is_on_trial), awake[0] if awake else None)
 
 
 async def _answer(account: Account, documents: Sequence[Document], attempts: int) -> Answer:
@@ -224,3 +246,7 @@ def _reason(error: CallFailed) -> str:
     if isinstance(error, JobLost):
         return "job_lost"
     return "throttled" if isinstance(error, Throttled) else "unavailable"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

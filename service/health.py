@@ -59,8 +59,10 @@ async def served(telemetry: Telemetry, health: settings.Health) -> AsyncIterator
         raise Misconfigured(f"health: cannot listen on {health.host}:{health.port}: {error.strerror}") from None
     server = _Server(uvicorn.Config(app(telemetry), log_config=None, access_log=False, lifespan="off"))
     async with asyncio.TaskGroup() as running:
-        running.create_task(server.serve([listening]))
+        serving = running.create_task(server.serve([listening]))
+        host = f"[{health.host}]" if family == socket.AF_INET6 else health.host
         try:
-            yield f"http://{health.host}:{listening.getsockname()[1]}"
+            yield f"http://{host}:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
+            await serving  # where the block has failed, the group would cut it off with its connections open

@@ -72,15 +72,15 @@ async def follow(
     """Submit a job and wait for its outcomes; gives them with the number of polls it took.
 
     A poll that fails for a passing reason (told to `setback`) does not lose the job: it is asked after again until
-    `deadline`, in seconds after submitting. Raises JobLost when it has not answered by then, and whatever `submit` and
+    `deadline`, in seconds after it was submitted. Raises JobLost when it has not answered by then, and whatever `submit` and
     `poll` raise.
     """
     loop = asyncio.get_running_loop()
-    submitted = loop.time()
     job = await provider.submit(documents)
-    wait, polls = times.first() - (loop.time() - submitted), 0
+    submitted = loop.time()  # not before: a submission may have waited long for its turn
+    wait, polls = times.first(), 0
     while True:
-        await asyncio.sleep(max(0.0, wait))
+        await asyncio.sleep(wait)
         polls += 1
         try:
             outcomes = await provider.poll(job, documents)

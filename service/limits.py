@@ -5,7 +5,7 @@ served, so that small calls never starve large ones.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,9 @@ from service import settings
 
 SLACK = 0.1
 """Seconds of quota that may be taken late: a timer that wakes a little after its time must not lose the difference."""
+
+_LOOK = 1.0
+"""Seconds after which whoever is next at the gate looks again whether to go elsewhere."""
 
 
 class Rate:
@@ -64,14 +67,17 @@ class Limits:
         self._quiet_until = 0.0
 
     @asynccontextmanager
-    async def admit(self, characters: int) -> AsyncIterator[None]:
-        """Wait for a place in flight and for the quota of `characters`; the place is held until the block ends."""
+    async def admit(self, characters: int, leave: Callable[[], bool] = bool) -> AsyncIterator[bool]:
+        """Wait for a place in flight and for the quota of `characters`; the place is held until the block ends.
+
+        Gives False, and uses no quota, where the account is quiet and the caller would rather `leave` than wait.
+        """
         self._waiting += 1
         try:
             async with self._turn:
                 await self._in_flight.acquire()
                 try:
-                    await self._pass(self._characters, characters)
+                    admitted = await self._pass(self._characters, characters, leave)
                 except BaseException:
                     self._in_flight.release()
                     raise
@@ -79,7 +85,7 @@ class Limits:
             self._waiting -= 1
         self._calls += 1
         try:
-            yield
+            yield admitted
         finally:
             self._calls -= 1
             self._in_flight.release()
@@ -103,11 +109,14 @@ class Limits:
         """A picture of this moment."""
         return LimitsStatistics(self._calls, self._in_flight_limit, self._waiting, self.quiet_for)
 
-    async def _pass(self, rates: tuple[Rate, ...], amount: float) -> None:
-        while (delay := max([self.quiet_for, *(rate.delay(_now()) for rate in rates)])) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(delay)  # until a time that is known, unless quiet is extended meanwhile
+    async def _pass(self, rates: tuple[Rate, ...], amount: float, leave: Callable[[], bool] = bool) -> bool:
+        while (delay := max([self.quiet_for, *(rate.delay(_now()) for rate in rates)])) > 0:
+            if self.quiet_for and leave():
+                return False
+            await asyncio.sleep(min(delay, _LOOK))
         for rate in rates:
             rate.take(amount, _now())
+        return True
 
 
 def _rates(*per_second: float | None) -> tuple[Rate, ...]:

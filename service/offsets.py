@@ -57,9 +57,10 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatistics:
-    """A partition as it stands: `low_water` is the next mark, `oldest` the timestamp (ms) of the record there.
+    """A partition as it stands.
 
-    `committed` is what was committed last, or where reading began when nothing was.
+    `low_water` is the next mark, `committed` the last (or where reading began), `oldest` the timestamp (ms) of the
+    first unfinished record that has one.
     """
 
     low_water: int
@@ -144,7 +145,7 @@ class Offsets:
             if progress.committed is None:
                 progress.committed = Mark(offset)  # where it begins: no news, so nothing to commit
             elif offset <= progress.highest:
-                progress.restored = ()  # the input was begun anew, so what was finished in it was something else
+                self._go_back(progress, offset)
             progress.highest = offset
             if progress.restored and progress.was_finished_before(offset):
                 continue
@@ -153,6 +154,19 @@ class Offsets:
             self._bytes += record.size
             wanted.append(record)
         return wanted
+
+    def _go_back(self, progress: _Progress, offset: int) -> None:
+        """The input was begun anew (a topic that was cut off or made again): what is read now replaces what was."""
+        for record in [record for before, record in progress.unfinished.items() if before >= offset]:
+            self._drop(progress, record)
+        progress.restored = ()
+
+    def _drop(self, progress: _Progress, record: Record) -> None:
+        offset = record.position.offset
+        del progress.unfinished[offset]
+        progress.abandoned.discard(offset)
+        self._documents -= 1
+        self._bytes -= record.size
 
     def owns(self, record: Record) -> bool:
         """Whether this very record is unfinished and ours to finish."""
@@ -166,10 +180,7 @@ class Offsets:
             topic, number, offset = record.position
             progress = self._partitions.get(Partition(topic, number))
             if progress is not None and progress.unfinished.get(offset) is record:
-                del progress.unfinished[offset]
-                progress.abandoned.discard(offset)
-                self._documents -= 1
-                self._bytes -= record.size
+                self._drop(progress, record)
         self._changed.set()
 
     def abandon(self, records: Iterable[Record]) -> None:
@@ -190,8 +201,8 @@ class Offsets:
         """Give partitions up, with whatever is unfinished in them."""
         for partition in partitions:
             if progress := self._partitions.pop(partition, None):
-                self._documents -= len(progress.unfinished)
-                self._bytes -= sum(record.size for record in progress.unfinished.values())
+                for record in list(progress.unfinished.values()):
+                    self._drop(progress, record)
         self._changed.set()
 
     def committable(self) -> dict[Partition, Mark]:
@@ -256,7 +267,7 @@ class Offsets:
                     progress.committed.offset,
                     progress.highest,
                     len(progress.unfinished),
-                    next((record.timestamp for record in progress.unfinished.values()), None),
+                    next((record.timestamp for record in progress.unfinished.values() if record.timestamp > 0), None),
                 )
                 for partition, progress in self._partitions.items()
                 if progress.committed is not None

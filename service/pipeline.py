@@ -121,7 +121,7 @@ class _Work:
 
     def patience(self) -> float:
         """Seconds that reading may wait: until a batch must leave, or until a look at `stop` is due."""
-        due = self.batcher.due_in(time.monotonic())
+        due = self.batcher.due_in(_now())
         return _TICK if due is None else min(due, _TICK)
 
     def take(self, records: Sequence[Record], under_way: asyncio.TaskGroup) -> None:
@@ -137,7 +137,7 @@ class _Work:
                 documents.append(document)
         if refused:
             under_way.create_task(self._refuse(refused))
-        self.start(self.batcher.add(documents, time.monotonic()), under_way)
+        self.start(self.batcher.add(documents, _now()), under_way)
 
     def start(self, batches: Iterable[Sequence[Document]], under_way: asyncio.TaskGroup) -> None:
         """Begin to settle batches."""
@@ -157,16 +157,24 @@ class _Work:
         self.offsets.abandon(dropped)
         self._telemetry.abandoned(len(dropped))
         for batch, task in self._batches.items():
-            if not batch.asked and all(map(is_given_up, batch.documents)):
+            if batch.asked:
+                continue
+            if all(map(is_given_up, batch.documents)):
                 task.cancel()
+            else:
+                self.offsets.abandon(document.record for document in batch.documents if is_given_up(document))
 
     async def _settle(self, batch: Batch) -> None:
-        for answer in await self._dispatcher.classify(batch):
-            ours = self._ours(answer)
-            await self._sink.publish(route(self._stream, ours))
-            records = [document.record for document in ours.documents]
-            self.offsets.resolve(records)
-            self._telemetry.finished(records, ours.outcomes)
+        answers = await self._dispatcher.classify(batch)
+        if batch.asked_at is not None:
+            self._telemetry.asked(batch.asked_at - batch.documents[0].read_at)
+        with batch.out():  # answered and paid for: as much worth waiting for as before
+            for answer in answers:
+                ours = self._ours(answer)
+                await self._sink.publish(route(self._stream, ours))
+                records = [document.record for document in ours.documents]
+                self.offsets.resolve(records)
+                self._telemetry.finished(records, ours.outcomes)
 
     async def _refuse(self, refused: Sequence[tuple[Record, Refused]]) -> None:
         letters = [
@@ -195,21 +203,21 @@ class _Work:
 
     async def assigned(self, marks: Mapping[Partition, Mark | None]) -> None:
         """Begin partitions where their last commit left them."""
-        began = time.monotonic()
+        began = _now()
         for partition, mark in marks.items():
             self.offsets.assign(partition, mark)
-        self._telemetry.rebalanced("assigned", time.monotonic() - began)
+        self._telemetry.rebalanced("assigned", _now() - began)
         log.info("partitions_assigned", topic=self._stream.input, partitions=[number for _, number in marks])
 
     async def revoked(self, partitions: Iterable[Partition]) -> None:
         """Finish what is out at a classifier, commit it, and forget the rest."""
-        partitions, began = list(partitions), time.monotonic()
+        partitions, began = list(partitions), _now()
         self.offsets.close(partitions)
         self.give_up_waiting(partitions)
         drained = await self.offsets.wait_idle(partitions, self._stream.drain)
         await self.commit()
         self.offsets.forget(partitions)
-        self._telemetry.rebalanced("revoked", time.monotonic() - began)
+        self._telemetry.rebalanced("revoked", _now() - began)
         log.info(
             "partitions_revoked",
             topic=self._stream.input,
@@ -222,17 +230,17 @@ class _Work:
         async with self._commit_turn:
             if not (marks := self.offsets.committable()):
                 return
-            began = time.monotonic()
+            began = _now()
             try:
                 await self._source.commit(marks)
             except Fenced:
-                self._telemetry.committed("fenced", time.monotonic() - began)
+                self._telemetry.committed("fenced", _now() - began)
             except Unavailable as error:
-                self._telemetry.committed("failed", time.monotonic() - began)
+                self._telemetry.committed("failed", _now() - began)
                 log.warning("commit_failed", topic=self._stream.input, reason=str(error))
             else:
                 self.offsets.committed(marks)
-                self._telemetry.committed("committed", time.monotonic() - began)
+                self._telemetry.committed("committed", _now() - began)
 
     @asynccontextmanager
     async def committing(self) -> AsyncIterator[None]:
@@ -259,7 +267,7 @@ class _Work:
 
         async def expire() -> None:
             await self._stop.wait()
-            deadline.reschedule(asyncio.get_running_loop().time() + self._stream.drain)
+            deadline.reschedule(_now() + self._stream.drain)
             log.info("draining", topic=self._stream.input, batches=len(self._batches), seconds=self._stream.drain)
             self.give_up_waiting(self.offsets.partitions)
 
@@ -285,3 +293,7 @@ class _Work:
             self._source.ends(),
             draining=self._stop.is_set(),
         )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

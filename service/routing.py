@@ -12,6 +12,9 @@ from service.dispatch import Answer
 from service.documents import Classified, Document, Headers, Position, Record, Refused
 from service.settings import Route, Stream
 
+_OURS = "labelstream-"
+"""What our headers begin with. Those of an earlier time round would say of a result that it is a dead letter."""
+
 
 class Message(NamedTuple):
     """What a sink publishes; `source` is where the document came from."""
@@ -37,7 +40,8 @@ def route(stream: Stream, answer: Answer) -> list[Message]:
             continue
         value = orjson.dumps(_result(stream, document, outcome, answer))
         record = document.record
-        headers = [*record.headers, ("labelstream-id", f"{stream.name}:{record.position}".encode())]
+        headers = [header for header in record.headers if not header[0].startswith(_OURS)]
+        headers.append(("labelstream-id", f"{stream.name}:{record.position}".encode()))
         messages.extend(
             Message(topic, record.key, value, headers, record.position) for topic in _targets(stream, outcome)
         )

@@ -4,9 +4,11 @@ A part of the service receives its own branch, never the root. Unknown keys are 
 durations are written `200ms`, `30s`, `5m` or `1h`, sizes `512KiB`, `64MiB`, plain numbers are seconds and bytes.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,14 +26,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from service.errors import Misconfigured
 
 _PREFIX = "LABELSTREAM_"
 _DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-_LOOPBACK = {"localhost", "::1"}
 
 
 def _quantity(units: Mapping[str, float], example: str) -> BeforeValidator:
@@ -54,7 +55,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address stays on this machine."""
-    return host in _LOOPBACK or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _pointer(value: str) -> str:
@@ -101,6 +105,8 @@ def _secret(value: SecretStr | None, file: Path | None, name: str) -> SecretStr:
             found = file.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise ValueError(f"{name}_file {file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{name}_file {file} is not text") from None
     if not found:
         raise ValueError(f"{name} is empty")
     if not (found.isascii() and found.isprintable()):
@@ -143,6 +149,10 @@ class Kafka(Branch):
     def _whole(self) -> Self:
         if self.sasl_username is not None:
             _secret(self.sasl_password, self.sasl_password_file, "sasl_password")
+            if not self.protocol.startswith("SASL"):
+                raise ValueError(f"security_protocol {self.protocol} would not use sasl_username; SASL_SSL would")
+        elif self.sasl_password is not None or self.sasl_password_file is not None:
+            raise ValueError("sasl_password is given, but no sasl_username")
         elif self.protocol.startswith("SASL"):
             raise ValueError(f"security_protocol {self.protocol} needs sasl_username and sasl_password")
         return self
@@ -153,7 +163,7 @@ class Kafka(Branch):
         if self.security_protocol is not None:
             return self.security_protocol
         hosts = [server.rsplit(":", 1)[0].strip("[]") for server in self.bootstrap_servers.split(",")]
-        if all(map(is_loopback, hosts)):
+        if all(map(is_loopback, hosts)) and self.ssl_ca_file is None:
             return "SASL_PLAINTEXT" if self.sasl_username else "PLAINTEXT"
         return "SASL_SSL" if self.sasl_username else "SSL"
 
@@ -174,6 +184,10 @@ class Limits(Branch):
     characters_per_second: Annotated[float, Field(gt=0)] | None = None
 
 
+def _date_as_text(value: object) -> object:
+    return value.isoformat() if isinstance(value, date) else value  # YAML takes 2023-04-01 for a date
+
+
 class AzureLanguage(Branch):
     """An Azure Language resource with a deployed custom text classification project."""
 
@@ -184,7 +198,9 @@ class AzureLanguage(Branch):
     project: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")]
     deployment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")]
     task: Literal["single_label", "multi_label"]
-    api_version: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$")] = "2023-04-01"
+    api_version: Annotated[
+        str, BeforeValidator(_date_as_text), Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$")
+    ] = "2023-04-01"
     request_timeout: Annotated[Seconds, Field(gt=0)] = 30.0
     job_deadline: Annotated[Seconds, Field(gt=0)] = 600.0
     plaintext: bool = False
@@ -192,14 +208,16 @@ class AzureLanguage(Branch):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        url = urlsplit(self.endpoint)
-        if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-            raise ValueError(
-                f"endpoint {self.endpoint!r} is not a URL such as https://NAME.cognitiveservices.azure.com"
-            )
-        if url.username or url.password:
-            raise ValueError("endpoint holds a user name or password; the key goes into key or key_file")
-        if url.scheme == "http" and not is_loopback(url.hostname) and not self.plaintext:
+        try:
+            url = urlsplit(self.endpoint)
+            host = url.hostname if url.scheme in ("http", "https") and url.port != 0 else None
+        except ValueError:
+            host = None
+        if not host:
+            raise ValueError("endpoint is not a URL such as https://NAME.cognitiveservices.azure.com")
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError("endpoint holds more than a host and a path; a key goes into key or key_file")
+        if url.scheme == "http" and not is_loopback(host) and not self.plaintext:
             raise ValueError("endpoint would send documents and the key unencrypted: use https, or set plaintext: true")
         _secret(self.key, self.key_file, "key")
         return self
@@ -360,7 +378,18 @@ class Settings(BaseSettings):
         names = [stream.name for stream in self.streams]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"streams: the name {twice.pop()!r} is given twice")
+        inputs = [stream.input for stream in self.streams]
+        if shared := {topic for topic in inputs if inputs.count(topic) > 1}:
+            raise ValueError(
+                f"streams: the input {shared.pop()!r} is given twice: members of one group share a topic's records,"
+                " so each stream would see a part of them"
+            )
         for i, stream in enumerate(self.streams):
+            if stream.drain >= self.kafka.rebalance_timeout:
+                raise ValueError(
+                    f"streams[{i}].drain: {stream.drain:g} s is not below kafka.rebalance_timeout"
+                    f" ({self.kafka.rebalance_timeout:g} s), so a rebalance would not wait for it"
+                )
             for name in stream.classify_with:
                 if name not in self.accounts:
                     raise ValueError(
@@ -382,6 +411,12 @@ def load(path: Path) -> Settings:
         raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise Misconfigured(f"{path}: is not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:  # whose own words quote the line, and a password on it
+        mark = error.problem_mark or error.context_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise Misconfigured(
+            f"{path}: is not YAML{where}; a value that holds : # or begins with * & ! % @ needs quotes"
+        ) from None
     except yaml.YAMLError as error:
         raise Misconfigured(f"{path}: is not YAML: {error}") from None
     return parse(tree, str(path))
@@ -396,10 +431,13 @@ def parse(tree: object, origin: str = "settings") -> Settings:
         if name.startswith(_PREFIX) and "__" in name and branch not in Settings.model_fields:
             raise Misconfigured(f"{name}: no such setting, {_nearest(branch, list(Settings.model_fields))}")
     try:
-        return Settings(**tree)
+        return Settings(**{str(key): branch for key, branch in tree.items()})
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))  # its cause quotes the value
+        raise Misconfigured(f"{_PREFIX}{field[1].upper() if field else '…'}: what it holds is not JSON") from None
     except ValidationError as error:
         found = error.errors()
-        deeper = {fault["loc"][: len(fault["loc"]) - 1] for fault in found}
+        deeper = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}
         faults = [
             f"{_path(fault['loc'])}{_message(fault)}"
             for fault in found
@@ -417,7 +455,20 @@ def _path(where: tuple[int | str, ...]) -> str:
     return "".join(parts).removeprefix(".") + (": " if parts else "")
 
 
+_PLAINLY = {
+    "missing": "is required",
+    "union_tag_not_found": "provider is required",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+}
+
+
 def _message(fault: Mapping[str, Any]) -> str:
-    if fault["type"] == "missing":
-        return "is required"
+    if fault["type"] == "union_tag_invalid":
+        known = re.findall(r"'(\w+)'", fault["ctx"]["expected_tags"])
+        return f"there is no provider {fault['ctx']['tag']!r}, {_nearest(fault['ctx']['tag'], known)}"
+    if said := _PLAINLY.get(fault["type"]):
+        return said
     return str(fault["msg"]).removeprefix("Value error, ")

@@ -117,7 +117,8 @@ class StreamTelemetry:
         """Outcomes were published."""
         now, classified = time.time() * 1000, 0
         for record, outcome in zip(records, outcomes, strict=True):
-            self._end_to_end.observe(max(0.0, now - record.timestamp) / 1000)
+            if record.timestamp > 0:  # else it has none
+                self._end_to_end.observe(max(0.0, now - record.timestamp) / 1000)
             if isinstance(outcome, Classified):
                 classified += 1
                 if outcome.classes:
@@ -356,7 +357,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
             lag.add_metric(names, max(0, end - progress.low_water))
             late = max(0.0, now - progress.oldest) / 1000 if progress.oldest is not None else 0.0
             lag_seconds.add_metric(names, late)
-            gap.add_metric(names, progress.low_water - (progress.committed or 0) if progress.committed else 0)
+            gap.add_metric(names, max(0, progress.low_water - progress.committed))
             spread.add_metric(names, max(0, progress.highest + 1 - progress.low_water))
     yield from (inflight, inflight_bytes, limit, batches, age, assigned, lag, lag_seconds, gap, spread)
 

@@ -1,6 +1,7 @@
 """`labelstream run`: every stream of a configuration, until told to stop."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 import structlog
@@ -13,6 +14,15 @@ from service.streams import kafka
 from service.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes event loops: uvloop where there is one, else asyncio's own default (None)."""
+    try:
+        import uvloop  # noqa: PLC0415  there is none on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
@@ -45,6 +55,8 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
                 )
                 for stream in settings.streams
             ]
+            gc.collect()
+            gc.freeze()  # what is here now stays: the collector need not look at it again
             log.info("started", streams=[stream.name for stream in settings.streams], health=url)
             started(url)
             await asyncio.wait(running)

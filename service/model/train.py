@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
 from math import exp, log
@@ -56,7 +56,7 @@ class Trained:
     documents: int
     unlabelled: int
     warnings: tuple[str, ...]
-    content: dict[str, bytes]
+    content: dict[str, bytes] = field(repr=False)
 
     def save(self, folder: Path) -> Path:
         """Write the model into a folder, made if missing, and give the file's path; raises `OSError`."""
@@ -167,7 +167,7 @@ def _warnings(rows: Sequence[Example], *, converged: bool) -> Iterable[str]:
         labels_of[row.text].add(row.labels)
     contested = sum(len(labels) > 1 for labels in labels_of.values())
     if contested:
-        yield f"{contested} texts occur more than once, with different labels: decide for one"
+        yield f"texts that occur with different labels: {contested}; decide for one set of labels each"
     if not converged:
         yield "learning was stopped before its end: scores may be worse than they could be; look for wrong labels"
 
@@ -197,11 +197,11 @@ def _read(texts: Sequence[str], labels: int) -> tuple[Vocabulary, Vocabulary, cs
 
 
 def _vocabulary(grams_of_texts: Iterable[Iterable[str]], texts: int, most: int) -> Vocabulary:
-    """The grams of the most texts, in alphabetical order."""
+    """The grams of the most texts, the most frequent first."""
     texts_with = Counter(chain.from_iterable(map(set, grams_of_texts)))
     fewest = 2 if texts >= _MANY_ROWS else 1
     worth = [gram for gram, count in texts_with.items() if count >= fewest and not _NOT_WORTH_KEEPING.search(gram)]
-    kept = sorted(sorted(worth, key=lambda gram: (-texts_with[gram], gram))[:most])
+    kept = sorted(worth, key=lambda gram: (-texts_with[gram], gram))[:most]
     rarity = [log((1 + texts) / (1 + texts_with[gram])) + 1 for gram in kept]
     return Vocabulary({gram: index for index, gram in enumerate(kept)}, np.array(rarity, np.float32))
 

@@ -10,10 +10,9 @@ Prometheus (none of these asks for a key or tells of documents), and /_faults is
 import asyncio
 import ipaddress
 import re
-import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +31,7 @@ from service.errors import Misconfigured
 from service.server import azure_language, faults
 from service.server.faults import Faults
 from service.server.gateway import Gateway, Resource, Window, fault_route
-from service.server.jobs import Jobs
+from service.server.jobs import Jobs, alongside
 from service.server.models import Models
 from service.server.store import Store
 from service.server.telemetry import Telemetry
@@ -123,27 +122,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def serve(options: ServeOptions, started: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests under way; `started` is called with the URL.
-
-    Jobs that are not done by then are done at the next start. Raises `Misconfigured`.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        async with serving(options) as url:
-            started(url)
-            await stop.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
 @asynccontextmanager
 async def serving(options: ServeOptions) -> AsyncIterator[str]:
-    """The server inside another program, for as long as the context lasts; gives its URL. Raises `Misconfigured`."""
+    """The server, for as long as the context lasts; gives its URL. Raises `Misconfigured`.
+
+    At the end, requests under way are finished; jobs that are not done by then are done at the next start.
+    """
     rules = faults.load(options.faults) if options.faults else ()
     telemetry = Telemetry()
     models = Models(options.data / "models")
@@ -220,12 +204,10 @@ async def _listening(options: ServeOptions, app: ASGIApp) -> AsyncIterator[str]:
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup([listener])
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(server.main_loop())
+    async with alongside(server.main_loop()):
         try:
             yield _url(options, listener)
         finally:
-            serving.cancel()
             await server.shutdown([listener])
 
 

@@ -16,12 +16,12 @@ Behaviour chosen where the service's is not documented:
 * An api-version that is missing or unknown is a 400, also when polling.
 * What is missing or of the wrong type is InvalidRequestBodyFormat, what has the right type and a wrong value
   InvalidParameterValue; a document without an id is InvalidDocument, one without text InvalidDocumentBatch. A body of
-  nothing is EmptyRequest. Text of spaces is text. Characters are Unicode code points; 1 MB is 1,048,576 bytes.
+  nothing is EmptyRequest. Characters are Unicode code points; 1 MB is 1,048,576 bytes.
 * At most 25 tasks a job, none of which may be of another kind.
 * An unknown project is 404 ProjectNotFound, an unknown deployment 404 NotFound. A task of the other kind than the
   project's is InvalidParameterValue.
-* A language outside the documented list fails that document, not the job; regional variants of a listed language pass.
-  The models do without the language.
+* A text of spaces, or a language outside the documented list, fails that document and not the job; regional variants
+  of a listed language pass. The models do without the language.
 * A job can be done at the first poll. Until it is done its tasks count as in progress and there are no items.
 * A page is `top` documents of each task, 20 unless asked, after `skip`, in the order of the request; failed documents
   have their place in it. Statistics are always those of the whole task; a transaction is 1,000 characters begun.
@@ -370,7 +370,9 @@ def _document_errors(documents: Sequence[Document], struck: DocumentError | None
     """The documents that fail, by id, and of what."""
     errors: dict[str, object] = {}
     for index, document in enumerate(documents):
-        if document.language and document.language.lower().partition("-")[0] not in LANGUAGES:
+        if document.text.isspace():
+            errors[document.id] = _document_error(_DOCUMENTS, "InvalidDocument", "Document text is empty.")
+        elif document.language and document.language.lower().partition("-")[0] not in LANGUAGES:
             known = f"Supported languages: {', '.join(sorted(LANGUAGES))}."
             errors[document.id] = _document_error("Invalid language code.", "UnsupportedLanguageCode", known)
         elif struck and struck.strikes(index, document.id):

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -42,6 +42,23 @@ class Done(NamedTuple):
 
 
 Work = Callable[[Job], Done]
+
+
+@asynccontextmanager
+async def alongside(*coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Tasks that last as long as the context; one that fails ends the context with its error."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as failed:
+        if len(failed.exceptions) > 1:
+            raise
+        raise failed.exceptions[0] from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +105,15 @@ class Jobs:
             self._enqueue(job)
         count = _worker_threads()
         with ThreadPoolExecutor(count, "jobs") as threads:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._work(threads)) for _ in range(count)]
-                tasks.append(group.create_task(self._prune()))
-                try:
-                    yield
-                finally:
-                    for task in tasks:
-                        task.cancel()
+            async with alongside(*(self._work(threads) for _ in range(count)), self._prune()):
+                yield
 
     async def submit(self, kind: str, about: bytes, request: bytes, fault: Rule | None = None) -> Job:
         """Accept a job: it is on disk when this returns. Raises `Unavailable`."""
         now = self.clock()
         slow = fault.job_seconds if fault and fault.job == "slow" else 0.0
         job = Job(
-            id=str(uuid.uuid4()),
+            id=next(_ids),
             kind=kind,
             state=State.WAITING,
             created=now,
@@ -192,6 +203,17 @@ def _worker_threads() -> int:
     """
     shares_a_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
     return 2 if shares_a_lock else os.cpu_count() or 1
+
+
+def _random_ids() -> Iterator[str]:
+    """Random UUIDs, drawn many at a time: a system call may cost its thread the interpreter lock for milliseconds."""
+    while True:
+        noise = os.urandom(16 * 256)
+        for at in range(0, len(noise), 16):
+            yield str(uuid.UUID(bytes=noise[at : at + 16], version=4))
+
+
+_ids = _random_ids()
 
 
 class _Young:

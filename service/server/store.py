@@ -12,9 +12,10 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -89,9 +90,10 @@ class Job:
         return State.RUNNING if early else self.state
 
 
-_COLUMNS = ", ".join(column.name for column in fields(Job))
-_SELECT = f"SELECT {_COLUMNS} FROM jobs"  # noqa: S608 (the names of the dataclass)
-_INSERT = f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' for _ in fields(Job))})"  # noqa: S608 (as above)
+_COLUMNS = [column.name for column in fields(Job)]
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM jobs"  # noqa: S608 (the names of the dataclass)
+_INSERT = f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)})"  # noqa: S608 (as above)
+_row = attrgetter(*_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.projects: Mapping[str, Project] = {}
-        self.failure: sqlite3.Error | None = None
+        self.failure: Exception | None = None
         self._connection = connection
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="store")
@@ -183,7 +185,7 @@ class Store:
 
     async def add(self, job: Job) -> None:
         """Keep a new job; it is on disk when this returns."""
-        row = [getattr(job, column.name) for column in fields(job)]
+        row = _row(job)
         await self._ask(lambda connection: connection.execute(_INSERT, row).close())
 
     async def find(self, job_id: str) -> Job | None:
@@ -243,14 +245,15 @@ class Store:
         try:
             return self._asked.get(timeout=QUIET)
         except queue.Empty:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            with suppress(sqlite3.Error):  # a full disk; the next commit tells
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
             return self._asked.get()
 
     def _commit(self, asked: Sequence[_Asked]) -> Sequence[object]:
         try:
             with _transaction(self._connection):
                 answers = [work(self._connection) for work, _ in asked]
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 (who asked is told; the thread goes on for the others)
             if self.failure is None:
                 _log.exception("the server's state cannot be read or written")
             self.failure = error

@@ -5,6 +5,7 @@ were read and how long the outputs were then. After a crash the outputs are cut 
 is answered exactly once.
 """
 
+import asyncio
 import base64
 import contextlib
 import csv
@@ -59,12 +60,14 @@ class Files:
                 stack.enter_context(_cut(path, size))
                 for path, size in zip((self._output, self._dead_letters), sizes, strict=True)
             ]
+            await self.commit({})  # so that a run that is killed at once can be gone on with, too
             await owner.assigned({partition: self._marks.get(partition) for partition in self._inputs})
             self._records = self._read()
             yield
 
     async def poll(self, room: Room, timeout: float) -> list[Record] | None:  # noqa: ARG002  a file never keeps one waiting
         """As `pipeline.Source.poll`."""
+        await asyncio.sleep(0)  # a file has always more: let others have their turn
         if not room.documents:
             return []
         taken: list[Record] = []
@@ -96,7 +99,10 @@ class Files:
             "marks": [[*partition, *mark] for partition, mark in self._marks.items()],
         }
         draft = self._note.with_name(self._note.name + ".draft")
-        draft.write_bytes(orjson.dumps(note))
+        with draft.open("wb") as file:
+            file.write(orjson.dumps(note))
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(self._note)
 
     def ends(self) -> dict[Partition, int]:
@@ -109,19 +115,20 @@ class Files:
 
     def _restore(self) -> Sequence[int]:
         if not self._note.exists():
-            if self._output.exists() and self._output.stat().st_size:
-                raise Misconfigured(f"{self._output}: exists already; remove it, or write to another file")
+            for path in (self._output, self._dead_letters):
+                if path.exists() and path.stat().st_size:
+                    raise Misconfigured(f"{path}: exists already; remove it, or write to another file")
             return (0, 0)
         try:
             note = orjson.loads(self._note.read_bytes())
             marks = {Partition(path, number): Mark(offset, said) for path, number, offset, said in note["marks"]}
             first, second = note["sizes"]
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            raise Misconfigured(f"{self._note}: is damaged; remove it to begin anew") from None
+            raise Misconfigured(f"{self._note}: is damaged; remove it and the outputs to begin anew") from None
         if strange := marks.keys() - self._inputs.keys():
             raise Misconfigured(
                 f"{self._note}: belongs to a run over {strange.pop().topic}; give the same files,"
-                " or remove it to begin anew"
+                " or remove it and the outputs to begin anew"
             )
         self._marks = marks
         return first, second
@@ -158,19 +165,23 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
     csv.field_size_limit(_LONGEST_FIELD)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file)
-        if reader.fieldnames is None:
-            return
-        for offset, row in enumerate(reader):
-            yield offset, orjson.dumps({name: value for name, value in row.items() if isinstance(name, str)})
+        try:
+            for offset, row in enumerate(reader):
+                yield offset, orjson.dumps({name: value for name, value in row.items() if isinstance(name, str)})
+        except csv.Error as error:
+            raise Misconfigured(f"{path}: line {reader.line_num}: {error}") from None
 
 
 def _cut(path: Path, size: int) -> BinaryIO:
     try:
         path.touch()
-        os.truncate(path, size)
-        return path.open("ab")
+        written = path.stat().st_size
+        if written >= size:
+            os.truncate(path, size)
+            return path.open("ab")
     except OSError as error:
         raise Misconfigured(f"{path}: cannot be written: {error.strerror}") from None
+    raise Misconfigured(f"{path}: has {written:,} bytes, but {size:,} were written; remove the outputs and their progress")
 
 
 def _letter(message: Message) -> bytes:

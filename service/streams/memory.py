@@ -29,6 +29,7 @@ class MemorySource:
         self._records: dict[Partition, list[Record]] = {partition: [] for partition in partitions}
         self._next: dict[Partition, int] = {}
         self._assigned: set[Partition] = set()
+        self._reading: set[Partition] = set()  # of those, which are not about to be taken away
         self._ends = ends
         self._added = asyncio.Event()
         self._owner: Owner | None = None
@@ -57,17 +58,21 @@ class MemorySource:
         for partition, mark in marks.items():
             records = self._records[partition]
             begin = mark.offset if mark else 0
-            self._next[partition] = next((i for i, r in enumerate(records) if r.position.offset >= begin), len(records))
+            following = (i for i, record in enumerate(records) if record.position.offset >= begin)
+            self._next[partition] = next(following, len(records))
+        self._assigned.update(partitions)
         if self._owner is not None:
             await self._owner.assigned(marks)
-        self._assigned.update(partitions)
+        self._reading.update(partitions)
+        self._added.set()
 
     async def revoke(self, partitions: Iterable[Partition]) -> None:
         """Take partitions from the owner, as a rebalance does."""
         partitions = list(partitions)
-        self._assigned.difference_update(partitions)
+        self._reading.difference_update(partitions)
         if self._owner is not None:
             await self._owner.revoked(partitions)
+        self._assigned.difference_update(partitions)
 
     async def poll(self, room: Room, timeout: float) -> list[Record] | None:
         """As `pipeline.Source.poll`."""
@@ -79,22 +84,22 @@ class MemorySource:
                 await asyncio.wait_for(self._added.wait(), timeout)
             except TimeoutError:
                 return []
+        await asyncio.sleep(0)  # as with a broker, others have their turn
         taken: list[Record] = []
         size = 0
-        for partition in sorted(self._assigned):
+        for partition in sorted(self._reading):
             records, begin = self._records[partition], self._next[partition]
-            for record in records[begin:]:
+            for record in records[begin : begin + room.documents]:
                 if len(taken) >= room.documents or size >= room.bytes:
                     break
                 taken.append(record)
                 size += record.size
                 self._next[partition] += 1
-        await asyncio.sleep(0)
         return taken
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """As `pipeline.Source.commit`."""
-        if lost := [partition for partition in marks if partition not in self._records]:
+        if lost := [partition for partition in marks if partition not in self._assigned]:
             raise Fenced(f"not assigned: {lost}")
         self.committed.update(marks)
 
@@ -106,7 +111,7 @@ class MemorySource:
         }
 
     def _pending(self) -> bool:
-        return any(self._next[partition] < len(self._records[partition]) for partition in self._assigned)
+        return any(self._next[partition] < len(self._records[partition]) for partition in self._reading)
 
 
 class MemorySink:

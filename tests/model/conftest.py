@@ -26,9 +26,12 @@ def multi_label_rows() -> list[Example]:
         Example(f"{one.id} and {other.id}", f"{one.text} and {other.text}", tuple(sorted({*one.labels, *other.labels})))
         for one, other in zip(single_label_rows(), single_label_rows()[24:], strict=False)
     ]
-    nothing = [Example(f"greeting {n}", f"good {time}{mark}", ()) for n, (time, mark) in enumerate(
-        product(["morning", "day", "evening", "night"], [".", "!", " to you", " everybody"])
-    )]
+    nothing = [
+        Example(f"greeting {n}", f"good {time}{mark}", ())
+        for n, (time, mark) in enumerate(
+            product(["morning", "day", "evening", "night"], [".", "!", " to you", " everybody"])
+        )
+    ]
     return [*single_label_rows(), *pairs, *nothing]
 
 

@@ -1,0 +1,129 @@
+"""`labelstream run` as it is run: a process of its own, with a configuration file, stopped and killed by signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from service.model.examples import Example
+from service.model.train import train
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+
+CHARACTERS_PER_SECOND = 60_000
+"""What a worker may classify, about 1,000 of the tests' documents: slow enough to be met in the middle of things."""
+IN_FLIGHT, BATCH = 4, 25
+
+
+def small_model(folder: Path) -> Path:
+    """A model of two classes that tells parcels from passwords."""
+    texts = {"delivery": "the parcel number {} has not arrived", "access": "my password {} is not accepted"}
+    rows = [
+        Example(f"{label} {number}", text.format(number), (label,))
+        for label, text in texts.items()
+        for number in range(10)
+    ]
+    train(rows, task="single_label", name="small").save(folder)
+    return folder
+
+
+def configuration(folder: Path, tree: Mapping[str, Any], **stream: Any) -> Path:
+    """A configuration file for workers; `tree` has the connection, the model and the topics."""
+    written = {
+        "kafka": {
+            "bootstrap_servers": tree["bootstrap"],
+            "group_id": tree["input"],
+            "session_timeout": "2s",
+            "fetch_max_wait": "100ms",
+            "request_timeout": "5s",
+        },
+        "accounts": {
+            "onsite": {
+                "provider": "local",
+                "model": str(tree["model"]),
+                "limits": {"in_flight": IN_FLIGHT, "characters_per_second": CHARACTERS_PER_SECOND},
+            }
+        },
+        "streams": [
+            {
+                "name": "tickets",
+                "input": tree["input"],
+                "classify_with": "onsite",
+                "batch": {"documents": BATCH, "wait": "50ms"},
+                "output": tree["output"],
+                "dead_letter": tree["dead"],
+                "commit_every": "200ms",
+                "drain": "10s",
+                **stream,
+            }
+        ],
+        "health": {"port": 0},
+        "log": {"format": "json"},
+    }
+    path = folder / "labelstream.yaml"
+    path.write_text(yaml.safe_dump(written), encoding="utf-8")
+    return path
+
+
+class Worker:
+    """A running `labelstream run`; its log is kept in a file."""
+
+    def __init__(self, config: Path, log: Path) -> None:
+        self.log = log
+        with log.open("wb") as lines:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service", "run", str(config)], cwd=ROOT, stdout=lines, stderr=lines
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
+
+    def terminate(self) -> tuple[int, float]:
+        """Ask it to end; gives the exit code and the seconds that it took."""
+        began = time.monotonic()
+        self._process.terminate()
+        return self._process.wait(PATIENCE), time.monotonic() - began
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+        """Wait until something is so, which this worker is to bring about."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self._process.poll() is None, f"the worker ended with {self._process.returncode}\n{self.said()}"
+            assert time.monotonic() < deadline, f"it did not come about in {seconds} s\n{self.said()}"
+            time.sleep(0.02)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log's lines of one event."""
+        lines = [line for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
+        return [line for line in map(orjson.loads, lines) if line["event"] == name]
+
+    def said(self) -> str:
+        """The last of its log."""
+        return self.log.read_text("utf-8", errors="replace")[-3000:]
+
+
+@contextmanager
+def worker(config: Path) -> Iterator[Worker]:
+    """A worker that does not outlive the block."""
+    log = config.with_name(f"worker-{len(os.listdir(config.parent))}.log")
+    running = Worker(config, log)
+    try:
+        yield running
+    finally:
+        running.send(signal.SIGCONT)
+        running.kill()
