@@ -6,11 +6,11 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench lock clean
+.PHONY: help demo test lint kafka bench reference lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## classify sample tickets from end to end, with nothing else installed
 	@$(VENV)/bin/labelstream demo $(ARGS)
@@ -28,6 +28,9 @@ kafka: $(VENV)/.runtime ## run real Apache Kafka on 127.0.0.1:9092 (PORT=…) un
 
 bench: $(VENV)/.runtime ## measure throughput and latency
 	@$(VENV)/bin/labelstream bench $(ARGS)
+
+reference: $(VENV)/.dev ## write docs/reference.md anew, from the code
+	@$(VENV)/bin/python -m tests.reference
 
 UV_COMPILE := $(VENV)/bin/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"

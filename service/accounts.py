@@ -8,7 +8,7 @@ import structlog
 
 from service import settings
 from service.dispatch import Account
-from service.errors import Misconfigured, Unavailable
+from service.errors import Misconfigured, Throttled, Unavailable
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
 from service.providers.local import Local
@@ -37,6 +37,8 @@ async def probe(accounts: Iterable[Account]) -> None:
     for account in accounts:
         try:
             await account.provider.probe()
+        except Throttled as error:  # it knows us, and pacing is what will have to change
+            log.warning("account_throttled", account=account.name, reason=str(error))
         except Unavailable as error:
             failures.append(Unavailable(f"accounts.{account.name}: {error}"))
             log.warning("account_unavailable", account=account.name, reason=str(error))

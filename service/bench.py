@@ -11,6 +11,7 @@ import gc
 import multiprocessing
 import resource
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -136,7 +137,7 @@ def _measure(bootstrap: str | None, url: str, rate: float | None) -> tuple[dict[
 @contextmanager
 def _process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
     ours, theirs = _spawning.Pipe()
-    process = _spawning.Process(target=target, args=(theirs, *arguments), daemon=True)
+    process = _spawning.Process(target=_apart, args=(target, theirs, *arguments), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -144,6 +145,11 @@ def _process(target: Callable[..., None], *arguments: object) -> Iterator[Connec
     finally:
         process.terminate()
         process.join()
+
+
+def _apart(target: Callable[..., None], connection: Connection, *arguments: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, and is the parent's to act on
+    target(connection, *arguments)
 
 
 def _received(connection: Connection) -> Any:
@@ -205,6 +211,11 @@ def _endpoint(connection: Connection) -> None:
             await asyncio.sleep(0.01)
         base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         connection.send(base)
+
+        def orphaned() -> None:
+            server.should_exit = True
+
+        asyncio.get_running_loop().add_reader(connection.fileno(), orphaned)  # nothing is sent: it can only have closed
         await serving
 
     asyncio.run(serve())

@@ -84,14 +84,14 @@ def check(config: Config, as_json: AsJson = False) -> None:
     """Open everything that `run` would open, ask each account whether it lets us in, and close again."""
     wanted = settings.load(config)
     logs.configure(Log(level="error"))
-    findings = _run(lambda _: checks.check(wanted))
+    findings = _run_unless_interrupted(checks.check(wanted))
     well = all(finding.ok for finding in findings)
     if as_json:
         _print_json({"ok": well, "checks": findings})
     else:
         for finding in findings:
             mark = "[green]ok[/]" if finding.ok else "[red]no[/]"
-            _out().print(f"{mark}  {escape(finding.said)}", highlight=False)
+            _out().print(f"{mark}  {escape(finding.said)}", highlight=False, soft_wrap=True)
     if not well:
         raise typer.Exit(1)
 
@@ -142,7 +142,7 @@ def demo(
     """Show the whole service at work on this machine, with nothing but this package."""
     logs.configure(Log(level="warning"))
     options = demonstration.Options(scenario.value, data, documents, bootstrap)
-    report = _run(lambda _: demonstration.demo(options, Steps(_err())))
+    report = _run_unless_interrupted(demonstration.demo(options, Steps(_err())))
     if as_json:
         _print_json(report)
     else:
@@ -231,7 +231,10 @@ def train_model(
     wanted = task.value if task else examples.infer_task(rows)
     with Steps(_err()).step(f"training on {len(rows):,} documents") as advance:
         trained = train.train(rows, task=wanted, name=out.name, progress=lambda done, _: advance(done))
-    path = trained.save(out)
+    try:
+        path = trained.save(out)
+    except OSError as error:
+        raise Misconfigured(f"--out {out}: the model cannot be written there: {error.strerror}") from None
     for warning in trained.warnings:
         _err().print(f"[yellow]note[/]  {escape(warning)}", highlight=False)
     if as_json:
@@ -268,6 +271,7 @@ def evaluate_model(
 
 def main() -> None:
     """The `labelstream` command."""
+    logs.configure(Log(level="warning"))  # before anything can fail: by default a traceback shows variables
     try:
         app()
     except BaseException as error:  # noqa: BLE001  the outermost edge
@@ -302,20 +306,39 @@ def _run(command: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
     """Run a command to its end; the first SIGTERM or SIGINT asks it to stop, a second one interrupts it."""
 
     async def running() -> T:
-        stop, loop, me = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
+        stop, me = asyncio.Event(), asyncio.current_task()
 
         def asked() -> None:
             if stop.is_set() and me is not None:
                 me.cancel()
             stop.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked)
+        _on_signal(asked)
         return await command(stop)
 
+    return _looped(running())
+
+
+def _run_unless_interrupted(command: Coroutine[Any, Any, T]) -> T:
+    """Run a command to its end; the first SIGTERM or SIGINT interrupts it, as there is nothing to finish."""
+
+    async def running() -> T:
+        if (me := asyncio.current_task()) is not None:
+            _on_signal(me.cancel)
+        return await command
+
+    return _looped(running())
+
+
+def _on_signal(act: Callable[[], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, act)
+
+
+def _looped(running: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=worker.loop_factory()) as runner:
         try:
-            return runner.run(running())
+            return runner.run(running)
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
 

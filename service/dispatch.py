@@ -108,9 +108,12 @@ class Account:
         except (Throttled, Unavailable) as error:
             self._set_back(error, asked_at)
             raise
-        except (Rejected, Misconfigured) as error:
-            self.telemetry.error("classify", "auth" if isinstance(error, Misconfigured) else "document_error")
+        except Rejected:
+            self.telemetry.error("classify", "document_error")
             raise
+        except Misconfigured as error:
+            self.telemetry.error("classify", "auth")
+            raise Misconfigured(f"accounts.{self.name}: {error}") from None
         self._failures = 0
         self.telemetry.answered(outcomes)
         return outcomes

@@ -54,7 +54,7 @@ class PollTimes:
     def observe(self, duration: float, polls: int) -> None:
         """Learn from a job that was found done `duration` seconds after it was submitted, at poll number `polls`."""
         if polls == 1:
-            self._typical *= 1 - min(_FASTEST_CREEP, _CREEP * 1.05**self._in_a_row)
+            self._typical *= 1 - min(_FASTEST_CREEP, _CREEP * 1.05 ** min(self._in_a_row, 1000))
             self._in_a_row += 1
         else:
             self._typical += (0.1 if polls <= 3 else 0.5) * (duration - self._typical)
@@ -72,8 +72,8 @@ async def follow(
     """Submit a job and wait for its outcomes; gives them with the number of polls it took.
 
     A poll that fails for a passing reason (told to `setback`) does not lose the job: it is asked after again until
-    `deadline`, in seconds after it was submitted. Raises JobLost when it has not answered by then, and whatever `submit` and
-    `poll` raise.
+    `deadline`, in seconds after it was submitted. Raises JobLost when it has not answered by then, and whatever
+    `submit` and `poll` raise.
     """
     loop = asyncio.get_running_loop()
     job = await provider.submit(documents)

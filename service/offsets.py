@@ -108,7 +108,7 @@ class _Progress:
             if offset > following:
                 yield Range(following, offset - 1)
             following = offset + 1
-        if self.unfinished and self.highest >= following:
+        if self.highest >= following:
             yield Range(following, self.highest)
         for stretch in self.restored:
             if stretch.last > self.highest:

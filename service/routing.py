@@ -87,7 +87,7 @@ def _targets(stream: Stream, outcome: Classified) -> Sequence[str]:
 
 
 def _result(stream: Stream, document: Document, outcome: Classified, answer: Answer) -> dict[str, object]:
-    record, provider = document.record, answer.account.provider
+    provider, (topic, partition, offset) = answer.account.provider, document.record.position
     classes = [{"name": name, "score": score} for name, score in outcome.classes]
     return {
         "id": document.id,
@@ -98,7 +98,7 @@ def _result(stream: Stream, document: Document, outcome: Classified, answer: Ans
         "account": answer.account.name,
         "provider": answer.account.kind,
         "model": provider.model,
-        "source": record.position._asdict(),
+        "source": {"topic": topic, "partition": partition, "offset": offset},
         "received_at": _time(document.read_at),
         "classified_at": _time(answer.at),
         "attempts": answer.attempts,

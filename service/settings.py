@@ -86,7 +86,7 @@ def _refuse_unknown(model: type[BaseModel], given: object) -> None:
 class Branch(BaseModel):
     """A part of the tree: frozen, with unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -121,21 +121,37 @@ class Kafka(Branch):
     """
 
     bootstrap_servers: str
+    """Brokers to begin with, `host:port`, several separated by commas."""
     group_id: str
+    """The consumer group; replicas with the same one share the partitions."""
     client_id: str = "labelstream"
+    """What brokers call us in their logs and quotas."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = None
+    """By default with TLS, unless all brokers are on this machine and there is no `ssl_ca_file`; SASL for a user."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """How user name and password are proven."""
     sasl_username: str | None = None
+    """The user to log in as."""
     sasl_password: SecretStr | None = None
+    """The user's password; give this or `sasl_password_file`."""
     sasl_password_file: Path | None = None
+    """A file that holds the user's password."""
     ssl_ca_file: Path | None = None
+    """Whom to trust for the brokers' certificates (PEM); by default whom the system trusts."""
     ssl_cert_file: Path | None = None
+    """Our certificate, for brokers that ask for one (PEM)."""
     ssl_key_file: Path | None = None
+    """The private key of our certificate (PEM)."""
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    """Where a group begins that has committed nothing: at the oldest record, or at the next to come."""
     session_timeout: Seconds = 45.0
+    """How long a replica that has vanished keeps its partitions."""
     rebalance_timeout: Seconds = 60.0
+    """How long replicas have to let go of partitions; longer than every stream's `drain`."""
     fetch_max_wait: Seconds = 0.5
+    """How long the broker may hold a fetch that finds nothing."""
     request_timeout: Seconds = 40.0
+    """How long one request to a broker may take."""
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -179,9 +195,13 @@ class Limits(Branch):
     """What an account may be asked for; None is no limit of that kind."""
 
     in_flight: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Calls at once: jobs of Azure Language, threads of an embedded model."""
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    """HTTP requests a second, polls included."""
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """HTTP requests a minute, polls included."""
     characters_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Characters of text a second."""
 
 
 def _date_as_text(value: object) -> object:
@@ -192,18 +212,29 @@ class AzureLanguage(Branch):
     """An Azure Language resource with a deployed custom text classification project."""
 
     provider: Literal["azure_language"]
+    """What kind of account this is."""
     endpoint: str
+    """The resource's URL, or that of a `labelstream serve`."""
     key: SecretStr | None = None
+    """The resource's key; give this or `key_file`."""
     key_file: Path | None = None
+    """A file that holds the resource's key."""
     project: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")]
+    """The project, as it is called there."""
     deployment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")]
+    """The deployment of the project that is asked."""
     task: Literal["single_label", "multi_label"]
+    """What the project was trained for: one class a document, or any number."""
     api_version: Annotated[
         str, BeforeValidator(_date_as_text), Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$")
     ] = "2023-04-01"
+    """The version of the API that is spoken."""
     request_timeout: Annotated[Seconds, Field(gt=0)] = 30.0
+    """How long one HTTP request may take, not the whole job."""
     job_deadline: Annotated[Seconds, Field(gt=0)] = 600.0
+    """How long a job may take before it is given up and its documents are submitted again."""
     plaintext: bool = False
+    """Allows `http://` beyond this machine."""
     limits: Limits = Limits()
 
     @model_validator(mode="after")
@@ -232,7 +263,9 @@ class Local(Branch):
     """A model trained by `labelstream models train`, answered by this process itself."""
 
     provider: Literal["local"]
+    """What kind of account this is."""
     model: Path
+    """The folder of the trained model."""
     limits: Limits = Limits(in_flight=2)
 
 
@@ -247,10 +280,15 @@ class Fields(Branch):
     """
 
     format: Literal["json", "text"] = "json"
+    """Whether a record is JSON, or its whole value is the text."""
     id: Pointer | None = "/id"
+    """Where the document's id is; a record without one is named by its position."""
     text: tuple[Pointer, ...] = ("/text",)
+    """Where the text is; one pointer need not be a list."""
     language: Pointer | None = None
+    """Where the language code is that is sent along; without one the classifier's own language holds."""
     max_characters: Annotated[int, Field(ge=1)] | None = None
+    """Longer texts become dead letters; what the accounts take holds in any case."""
 
     @field_validator("text", mode="before")
     @classmethod
@@ -262,8 +300,11 @@ class Batch(Branch):
     """How many documents go into one call at most, and how long the first of them may wait for company."""
 
     documents: Annotated[int, Field(ge=1)] = 25
+    """The most documents of a call; what the accounts take holds in any case."""
     characters: Annotated[int, Field(ge=1)] = 125_000
+    """The most characters of a call; what the accounts take holds in any case."""
     wait: Seconds = 0.2
+    """How long the first document may wait for company."""
 
 
 class Capacity(Branch):
@@ -273,16 +314,22 @@ class Capacity(Branch):
     """
 
     documents: Annotated[int, Field(ge=1)] = 10_000
+    """The most records in hand."""
     bytes: Bytes = 64 * 1024**2
+    """The most bytes of records in hand."""
 
 
 class Route(Branch):
     """A copy of the result to another topic: when `class` scores at least `at_least`, or the best is `best_below`."""
 
     class_: str | None = Field(default=None, alias="class")
+    """A class that the result has; give this or `best_below`."""
     at_least: Share = 0.0
+    """The score that `class` has at least; a class without a score counts as certain."""
     best_below: Share | None = None
+    """What the best score is below; no class at all counts as 0."""
     to: Topic
+    """The topic that gets the copy."""
 
     @model_validator(mode="after")
     def _one_condition(self) -> Self:
@@ -297,17 +344,25 @@ class Stream(Branch):
     """One input topic, the accounts that classify it in order of preference, and where the answers go."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    """What the stream is called in results."""
     input: Topic
+    """The topic that is read."""
     document: Fields = Fields()
     classify_with: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Accounts in order of preference, the first that can answer; one need not be a list."""
     batch: Batch = Batch()
     capacity: Capacity = Capacity()
     output: Topic
+    """The topic that gets every result."""
     routes: tuple[Route, ...] = ()
     dead_letter: Topic
+    """The topic that gets documents that are themselves bad, as they came."""
     tombstones: Literal["dead_letter", "skip"] = "dead_letter"
+    """What becomes of records without a value."""
     commit_every: Annotated[Seconds, Field(gt=0)] = 1.0
+    """How often is committed what is done; a crash repeats at most what was answered since."""
     drain: Seconds = 25.0
+    """How long a stop or a rebalance waits for what is out at a classifier."""
 
     @field_validator("classify_with", mode="before")
     @classmethod
@@ -330,48 +385,30 @@ class Health(Branch):
     """Where `/livez`, `/readyz` and `/metrics` are answered; no document or key is ever shown there."""
 
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+    """The port to listen on; 0 takes a free one."""
 
 
 class Log(Branch):
     """How much is said and in which form: `auto` is readable lines on a terminal and JSON elsewhere."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines that are written."""
     format: Literal["auto", "json", "console"] = "auto"
+    """The form of a line."""
 
 
-class Settings(BaseSettings):
+class Settings(Branch):
     """The whole tree; see `config/triage.yaml` for every setting with its reason."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, env_prefix=_PREFIX, env_nested_delimiter="__"
-    )
 
     kafka: Kafka
     delivery: Literal["at_least_once"] = "at_least_once"
+    """A result is published before its offset is committed: none is lost, some may come twice."""
     accounts: Annotated[dict[str, Account], Field(min_length=1)]
     streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
     health: Health = Health()
     log: Log = Log()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over file; there are no other sources."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, given: object) -> object:
-        _refuse_unknown(cls, given)
-        return given
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -398,6 +435,25 @@ class Settings(BaseSettings):
         return self
 
 
+class _Overridden(Settings, BaseSettings):
+    """The tree with environment variables over it."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file; there are no other sources."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
 def load(path: Path) -> Settings:
     """The settings of a YAML file, with environment variables over it.
 
@@ -419,19 +475,23 @@ def load(path: Path) -> Settings:
         ) from None
     except yaml.YAMLError as error:
         raise Misconfigured(f"{path}: is not YAML: {error}") from None
-    return parse(tree, str(path))
-
-
-def parse(tree: object, origin: str = "settings") -> Settings:
-    """As `load`, from the tree itself; `origin` is how messages call it."""
-    if not isinstance(tree, dict):
-        raise Misconfigured(f"{origin}: must be a mapping with the keys {', '.join(Settings.model_fields)}")
     for name in os.environ:
         branch = name.removeprefix(_PREFIX).split("__")[0].lower()
         if name.startswith(_PREFIX) and "__" in name and branch not in Settings.model_fields:
             raise Misconfigured(f"{name}: no such setting, {_nearest(branch, list(Settings.model_fields))}")
+    return _parsed(_Overridden, tree, str(path))
+
+
+def parse(tree: object, origin: str = "settings") -> Settings:
+    """As `load`, from the tree alone; `origin` is how messages call it."""
+    return _parsed(Settings, tree, origin)
+
+
+def _parsed(form: type[Settings], tree: object, origin: str) -> Settings:
+    if not isinstance(tree, dict):
+        raise Misconfigured(f"{origin}: must be a mapping with the keys {', '.join(Settings.model_fields)}")
     try:
-        return Settings(**{str(key): branch for key, branch in tree.items()})
+        return form(**{str(key): branch for key, branch in tree.items()})
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))  # its cause quotes the value
         raise Misconfigured(f"{_PREFIX}{field[1].upper() if field else '…'}: what it holds is not JSON") from None

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_START = 1000.0
 _RESOLUTION = 1e-9
 """Seconds that the clock advances at least when it is waited for, so that a sum rounded down is reached after all."""
 
@@ -21,14 +22,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer as soon as nothing is ready; it knows no threads and sockets."""
 
     def __init__(self) -> None:
-        self._passed = 0.0
+        self._now = _START
         super().__init__(_Jump(self))
 
     def time(self) -> float:
-        return self._passed
+        return self._now
 
     def advance(self, seconds: float) -> None:
-        self._passed += max(seconds, _RESOLUTION)
+        self._now += max(seconds, _RESOLUTION)
 
     def has_ready(self) -> bool:
         return bool(self._ready)  # type: ignore[attr-defined]
@@ -62,4 +63,4 @@ def virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 def now() -> float:
     """Seconds that have passed in this test."""
-    return asyncio.get_running_loop().time()
+    return asyncio.get_running_loop().time() - _START

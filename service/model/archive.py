@@ -41,6 +41,8 @@ def unpack(path: Path, largest: Mapping[str, int]) -> dict[str, bytes]:
 
     Raises `ValueError` for any other content and `OSError` where the file cannot be read.
     """
+    if path.stat().st_size > sum(largest.values()):
+        raise ValueError("larger than all its members may be")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

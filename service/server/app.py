@@ -27,7 +27,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from service.errors import Misconfigured
+from service.errors import Misconfigured, Unavailable
 from service.server import azure_language, faults
 from service.server.faults import Faults
 from service.server.gateway import Gateway, Resource, Window, fault_route
@@ -39,9 +39,10 @@ from service.server.telemetry import Telemetry
 KEEP_ALIVE = 75  # seconds: longer than clients wait between polls, so that a poll does not meet a closing connection
 GRACE = 10  # seconds that requests under way have to finish once the server stops
 
+_KEY = re.compile(r"[!-~]+")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,50}")
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class ServeOptions:
     faults: Path | None = None
 
     def __post_init__(self) -> None:
-        if not all(key.isascii() and key.isprintable() and key.strip() == key and key for key in self.keys):
+        if not all(_KEY.fullmatch(key) for key in self.keys):
             raise Misconfigured("a key of the server is empty or holds spaces, line breaks or non-ASCII characters")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise Misconfigured("TLS takes both a certificate file and a key file, only one of them is given")
@@ -139,7 +140,7 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
             keys = tuple(key.encode() for key in options.keys)
             window = Window(options.requests_per_minute) if options.requests_per_minute else None
             gateway = Gateway(keys, Faults(rules), telemetry, window, options.public_url)
-            routes = [*azure_language.Runtime(store, jobs).routes(gateway), *_health(store, telemetry)]
+            routes = [*azure_language.Runtime(store, jobs).routes(gateway), *health(store, telemetry)]
             if options.allow_faults:
                 routes.append(fault_route(gateway))
             async with _listening(options, application(gateway, routes)) as url:
@@ -160,19 +161,24 @@ async def _deploy(registrations: Sequence[Registration], models: Models, store: 
             if not models.has(digest):
                 advice = f"register it again with --model {project}/{deployment}=FOLDER"
                 raise Misconfigured(f"the model {digest} of {project}/{deployment} is not in the data folder; {advice}")
-            _log.info("deployment", project=project, deployment=deployment, task=made.task, model=digest)
+            log.info("deployment_ready", project=project, deployment=deployment, task=made.task, model=digest)
     if not store.projects:
-        _log.warning("no model is deployed, so nothing can be classified", advice="--model PROJECT/DEPLOYMENT=FOLDER")
+        log.warning("nothing_deployed", advice="give --model PROJECT/DEPLOYMENT=FOLDER")
 
 
-def _health(store: Store, telemetry: Telemetry) -> list[Route]:
+def health(store: Store, telemetry: Telemetry) -> list[Route]:
+    """The paths that tell how the server is."""
+
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if store.failure is None:
-            return PlainTextResponse("ok\n")
-        return PlainTextResponse(f"the state cannot be read or written ({store.failure})\n", 503)
+        try:
+            if store.failure is not None:
+                await store.check()
+        except Unavailable as error:
+            return PlainTextResponse(f"{error}\n", 503)
+        return PlainTextResponse("ok\n")
 
     async def metrics(_: Request) -> Response:
         return Response(telemetry.page(), media_type=CONTENT_TYPE_LATEST)

@@ -105,7 +105,7 @@ _PARAMETER = "Invalid parameter in request."
 _TASK = "Invalid task in request."
 _TASK_FAILED = {"code": "InternalServerError", "message": "The task failed."}
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Document(NamedTuple):
@@ -346,7 +346,7 @@ def _classified(
     try:
         classifier = models.get(store.projects[task.project].deployments[task.deployment])
     except (KeyError, ModelError) as error:
-        _log.error("a deployment cannot be used", project=task.project, deployment=task.deployment, error=str(error))
+        log.warning("deployment_unusable", project=task.project, deployment=task.deployment, reason=str(error))
         return None
     good = [document for document in documents if document.id not in errors]
     most = 1 if classifier.task == "single_label" else None

@@ -55,7 +55,7 @@ _SERVICE = {
 }
 
 _request_ids = random.Random()  # noqa: S311 (to trace a request, not to guard one; spares a system call)
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Refusal(Exception):
@@ -187,8 +187,8 @@ class Resource:
             response = Refusal.plain(503, retry_after=error.retry_after or 1.0).response()
         except ClientDisconnect:
             response = Refusal.plain(400).response()
-        except Exception:  # noqa: BLE001 (whatever it was, the client gets an answer and the operator the traceback)
-            _log.exception("a request failed", operation=name)
+        except Exception:  # whatever it was, the client gets an answer and the operator the traceback
+            log.exception("request_failed", operation=name)
             response = Refusal.plain(500).response()
         response.headers["apim-request-id"] = str(uuid.UUID(int=_request_ids.getrandbits(128)))
         response.headers["x-content-type-options"] = "nosniff"

@@ -30,7 +30,7 @@ MOST_WAITING = 256 * 2**20  # bytes of requests held in memory; who submits more
 MOST_YOUNG = 32 * 2**20  # bytes of results held in memory: most are asked for once, and soon
 PRUNE_EVERY = 60.0  # seconds
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Done(NamedTuple):
@@ -101,12 +101,16 @@ class Jobs:
     async def working(self) -> AsyncIterator[None]:
         """Do jobs, beginning with those an earlier run left unfinished; at the end, leave the rest to the next run."""
         for job in await self._store.unfinished():
-            self._live_bytes += len(job.request or b"")
-            self._enqueue(job)
+            if job.id not in self._live:
+                self._live_bytes += len(job.request or b"")
+                self._enqueue(job)
         count = _worker_threads()
-        with ThreadPoolExecutor(count, "jobs") as threads:
+        threads = ThreadPoolExecutor(count, "jobs")
+        try:
             async with alongside(*(self._work(threads) for _ in range(count)), self._prune()):
                 yield
+        finally:
+            await asyncio.to_thread(threads.shutdown)
 
     async def submit(self, kind: str, about: bytes, request: bytes, fault: Rule | None = None) -> Job:
         """Accept a job: it is on disk when this returns. Raises `Unavailable`."""
@@ -183,15 +187,15 @@ class Jobs:
     def _do(self, job: Job) -> Done:
         try:
             return self._works[job.kind](job)
-        except Exception:  # noqa: BLE001 (the job failed, its API says so, and the rest go on)
-            _log.exception("a job failed", job=job.id, kind=job.kind)
+        except Exception:  # the job failed, its API says so, and the rest go on
+            log.exception("job_failed", job=job.id, kind=job.kind)
             return Done(State.FAILED, None, {})
 
     async def _prune(self) -> None:
         while True:
             with suppress(Unavailable):  # the store has told the operator
                 if pruned := await self._store.prune(self.clock()):
-                    _log.info("expired jobs deleted", jobs=pruned)
+                    log.info("jobs_expired", jobs=pruned)
             await asyncio.sleep(PRUNE_EVERY)
 
 

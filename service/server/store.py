@@ -47,7 +47,7 @@ CREATE INDEX jobs_by_expiry ON jobs (expires);
 CREATE INDEX jobs_unfinished ON jobs (created) WHERE request IS NOT NULL;
 """
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class State(StrEnum):
@@ -112,7 +112,7 @@ class _Asked(NamedTuple):
 class Store:
     """The state in a data folder: `async with Store.open(folder) as store`.
 
-    `projects` is what the file holds, kept in memory; `failure` is what the last commit failed of. Whatever is awaited
+    `projects` is what the file holds, kept in memory; `failure` is what the last change failed of. Whatever is awaited
     raises `Unavailable` if the file cannot be read or written (a full disk), and works again when it can.
     """
 
@@ -207,6 +207,16 @@ class Store:
         """Keep how a job ended in the background: were it lost, the job would be done again at the next start."""
         self._asked.put(_Asked(lambda connection: _write_end(connection, job), None))
 
+    async def check(self) -> None:
+        """Find out whether there is room for a job."""
+        row = _row(Job("room", "", State.WAITING, 0, 0, 0, 0, about=bytes(65_536)))
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute(_INSERT, row)
+            connection.execute("DELETE FROM jobs WHERE id = ?", row[:1])
+
+        await self._ask(write)
+
     async def prune(self, now: float) -> int:
         """Delete the jobs that have expired; how many they were."""
         pruned = deleted = await self._ask(lambda connection: _delete_expired(connection, now))
@@ -250,15 +260,17 @@ class Store:
             return self._asked.get()
 
     def _commit(self, asked: Sequence[_Asked]) -> Sequence[object]:
+        changes = self._connection.total_changes
         try:
             with _transaction(self._connection):
                 answers = [work(self._connection) for work, _ in asked]
         except Exception as error:  # noqa: BLE001 (who asked is told; the thread goes on for the others)
             if self.failure is None:
-                _log.exception("the server's state cannot be read or written")
+                log.critical("state_unavailable", reason=str(error))
             self.failure = error
             return [Unavailable(f"the server's state cannot be read or written ({error})")] * len(asked)
-        self.failure = None
+        if self._connection.total_changes > changes:
+            self.failure = None
         return answers
 
 

@@ -55,7 +55,7 @@ from service.telemetry import Telemetry
 
 _MOST_RECORDS = 1000
 _COMMIT_PATIENCE = 10.0
-_STOP_PATIENCE = 10.0
+_STOP_PATIENCE = 5.0
 _SILENCE = 10.0
 """Seconds without room after which the partitions are paused and the broker is shown that we are alive."""
 _LARGEST_REQUEST = 64 * 1024**2

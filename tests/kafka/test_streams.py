@@ -37,7 +37,11 @@ class Reading:
 
     source: KafkaSource
     offsets: Offsets = field(default_factory=lambda: Offsets(10_000, 64 * 1024**2))
+    drained: asyncio.Event = field(default_factory=asyncio.Event)
     revocations: int = 0
+
+    def __post_init__(self) -> None:
+        self.drained.set()
 
     async def assigned(self, marks: Mapping[Partition, Mark | None]) -> None:
         for partition, mark in marks.items():
@@ -45,6 +49,7 @@ class Reading:
 
     async def revoked(self, partitions: Iterable[Partition]) -> None:
         self.revocations += 1
+        await self.drained.wait()
         self.offsets.forget(partitions)
 
     async def take(self, count: int) -> list[Record]:
@@ -199,6 +204,20 @@ async def test_a_member_that_the_group_has_given_up_is_fenced_and_comes_back(boo
             await member.commit()
         assert offsets_of(await member.take(20)) == list(range(20))
         assert member.revocations == 1
+
+
+async def test_whoever_joins_while_others_drain_is_not_deaf_meanwhile(bootstrap: str, topic: MAKE_TOPIC) -> None:
+    name = topic(partitions=2)
+    wanted = connection(bootstrap, name)
+    async with reading(wanted, name) as member:
+        await member.wait(lambda: bool(member.offsets.partitions))
+        member.drained.clear()
+        async with asyncio.timeout(2), reading(wanted, name) as other:
+            assert await other.source.poll(other.offsets.room(), timeout=0.1) == []
+            assert other.source.ends() == {}
+            assert other.offsets.partitions == ()
+        member.drained.set()
+        await member.wait(lambda: len(member.offsets.partitions) == 2)
 
 
 async def test_a_stream_without_room_stays_in_its_group_and_goes_on_afterwards(

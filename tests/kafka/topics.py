@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import orjson
 from aiokafka.admin import AIOKafkaAdminClient
-from confluent_kafka import Consumer, Producer, TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from service.documents import Position
@@ -71,12 +72,16 @@ def fill(
 def ends(bootstrap: str, topic: str) -> dict[int, int]:
     """The offset that the next record of each partition will get."""
     consumer = _reader(bootstrap)
+    deadline = time.monotonic() + PATIENCE
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return {
-            number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1]
-            for number in partitions
-        }
+        while True:
+            try:
+                partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+                asked = [TopicPartition(topic, number) for number in partitions]
+                return {tp.partition: consumer.get_watermark_offsets(tp, timeout=10)[1] for tp in asked}
+            except KafkaException:  # a broker that has just been started does not lead its partitions yet
+                if time.monotonic() > deadline:
+                    raise
     finally:
         consumer.close()
 
@@ -115,6 +120,8 @@ async def committed(bootstrap: str, group: str, topic: str) -> dict[int, Mark]:
     await admin.start()
     try:
         found = await admin.list_consumer_group_offsets(group)
+    except GroupCoordinatorNotAvailableError:  # the first group of a new broker is about to begin
+        return {}
     finally:
         await admin.close()
     return {tp.partition: Mark(at.offset, at.metadata) for tp, at in found.items() if tp.topic == topic}
@@ -137,6 +144,7 @@ def _reader(bootstrap: str) -> Consumer:
             "group.id": "reader",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
             "isolation.level": "read_uncommitted",
         }
     )

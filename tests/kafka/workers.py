@@ -1,6 +1,5 @@
 """`labelstream run` as it is run: a process of its own, with a configuration file, stopped and killed by signals."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,8 +18,8 @@ from service.model.train import train
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
-CHARACTERS_PER_SECOND = 60_000
-"""What a worker may classify, about 1,000 of the tests' documents: slow enough to be met in the middle of things."""
+DOCUMENTS_PER_SECOND = 1000
+"""What a worker may classify: slow enough to be met in the middle of things."""
 IN_FLIGHT, BATCH = 4, 25
 
 
@@ -50,7 +49,7 @@ def configuration(folder: Path, tree: Mapping[str, Any], **stream: Any) -> Path:
             "onsite": {
                 "provider": "local",
                 "model": str(tree["model"]),
-                "limits": {"in_flight": IN_FLIGHT, "characters_per_second": CHARACTERS_PER_SECOND},
+                "limits": {"in_flight": IN_FLIGHT, "characters_per_second": 52 * DOCUMENTS_PER_SECOND},
             }
         },
         "streams": [
@@ -120,8 +119,8 @@ class Worker:
 @contextmanager
 def worker(config: Path) -> Iterator[Worker]:
     """A worker that does not outlive the block."""
-    log = config.with_name(f"worker-{len(os.listdir(config.parent))}.log")
-    running = Worker(config, log)
+    earlier = list(config.parent.glob("worker-*.log"))
+    running = Worker(config, config.with_name(f"worker-{len(earlier)}.log"))
     try:
         yield running
     finally:

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -62,6 +63,13 @@ def test_a_file_that_is_no_zip_or_only_a_part_of_one_is_refused(model: Path, con
     whole = archive.pack(content)
     for part in (b"", b"PK", b"\x80\x04\x95", whole[:-30], whole[: len(whole) // 2]):
         assert "not a whole zip file" in refusal(model, part)
+
+
+def test_a_file_larger_than_any_model_is_refused_before_it_is_read(model: Path) -> None:
+    model.write_bytes(b"")
+    os.truncate(model, 2**31)
+    with pytest.raises(ModelError, match="larger than all its members may be"):
+        Classifier.load(model)
 
 
 def test_a_member_too_few_or_too_many_is_refused(model: Path, content: Content) -> None:

@@ -73,7 +73,7 @@ def test_training_again_into_the_same_folder_replaces_the_model(tmp_path: Path, 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_model_says_where_it_comes_from_and_holds_no_text(single_label: Trained) -> None:
+def test_a_model_says_where_it_comes_from_and_holds_no_whole_text(single_label: Trained) -> None:
     trained = single_label.classifier.trained
     assert trained["documents"] == 72
     assert {"data", "seed", "numpy", "scikit-learn"} < set(trained)

@@ -10,12 +10,19 @@ import httpx
 import orjson
 import pytest
 import uvicorn
-from httpx_aiohttp import AiohttpTransport
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-TRUST = httpx.create_ssl_context()  # once, as reading the authorities takes longer than most tests
+from service import settings
+from service.limits import Limits
+from service.telemetry import Telemetry
+from service.transport import PacedClient
+
+
+def client(request_timeout: float = 10.0) -> httpx.AsyncClient:
+    """The client that the service makes for an account."""
+    return PacedClient(Limits(settings.Limits()), Telemetry().account("azure", "azure_language"), request_timeout)
 
 
 @dataclass(frozen=True)
@@ -95,5 +102,5 @@ def replay(replaying: Replay) -> Iterator[Replay]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=AiohttpTransport(verify=TRUST), timeout=10.0) as client:
-        yield client
+    async with client() as ready:
+        yield ready

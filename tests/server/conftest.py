@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from service.model.examples import Example
 from service.model.train import train
 from service.server import azure_language
-from service.server.app import application
+from service.server.app import application, health
 from service.server.faults import Faults, parse
 from service.server.gateway import Gateway, Window, fault_route
 from service.server.jobs import Jobs
@@ -31,6 +31,7 @@ KEY = "a-key-of-the-server"
 VERSION = "2023-04-01"
 JOBS = "/language/analyze-text/jobs"
 BILLING, CRASH = "I was charged twice on my invoice", "the app crashes when it starts"
+PENDING = {"notStarted", "running"}
 TEXTS = {
     "billing": [BILLING, "please refund the payment", "the invoice is wrong", "charged after cancelling"],
     "crash": [CRASH, "it crashes with an error", "the app freezes and closes", "error message at start"],
@@ -82,9 +83,14 @@ class Server:
 
     async def ended(self, location: str, **query: str) -> dict[str, Any]:
         """The job once it has ended."""
-        while (shown := await self.poll(location, **query))["status"] in {"notStarted", "running"}:
-            await asyncio.sleep(0.002)  # noqa: ASYNC110  a client can but ask again
+        while (shown := await self.poll(location, **query))["status"] in PENDING:  # noqa: ASYNC110  all a client can do
+            await asyncio.sleep(0.002)
         return shown
+
+    async def idle(self) -> None:
+        """Wait until every job has been done, whether that may be shown or not."""
+        while self.jobs.statistics().waiting or self.jobs.statistics().running:  # noqa: ASYNC110  threads do them
+            await asyncio.sleep(0.002)
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Server]]
@@ -122,7 +128,8 @@ def serve(models: Path, tmp_path: Path) -> Serve:
             work = {azure_language.KIND: partial(azure_language.classify, store=store, models=kept)}
             jobs = Jobs(store, work, telemetry, clock=clock, **more)
             gateway = Gateway([key.encode() for key in keys], Faults(parse(faults)), telemetry, window, public_url=None)
-            app = application(gateway, [*azure_language.Runtime(store, jobs).routes(gateway), fault_route(gateway)])
+            routes = azure_language.Runtime(store, jobs).routes(gateway)
+            app = application(gateway, [*routes, fault_route(gateway), *health(store, telemetry)])
             headers = {"Ocp-Apim-Subscription-Key": KEY}
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://server:8080", headers=headers) as client:

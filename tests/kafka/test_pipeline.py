@@ -1,0 +1,173 @@
+"""The whole pipeline on the real broker, in this process: what goes in, what comes out, what is committed."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import orjson
+import pytest
+
+from service import accounts, settings
+from service.errors import Misconfigured, Unavailable
+from service.offsets import Mark
+from service.telemetry import Telemetry
+from tests.kafka import topics
+from tests.kafka.tickets import MAKE_TOPIC, PATIENCE, Tickets, Words, running, until
+from tests.kafka.topics import read
+from tests.kafka.workers import small_model
+
+
+async def test_every_document_is_answered_once_and_the_commit_is_the_end(bootstrap: str, topic: MAKE_TOPIC) -> None:
+    tickets, words = Tickets(bootstrap, topic), Words()
+    tickets.fill(
+        [topics.document(number) for number in range(500)], key=b"k", headers=[("trace", b"1"), ("none", None)]
+    )
+    async with running(tickets, words):
+        await tickets.are_done()
+    results = tickets.results()
+    assert len(results) == 500
+    assert set(topics.counted(results).values()) == {1}
+    assert {orjson.loads(each.value or b"")["id"] for each in results} == {f"T-{number}" for number in range(500)}
+    for each in results:
+        assert (each.key, each.partition) == (b"k", each.source.partition)
+        assert each.headers == [("trace", b"1"), ("none", None), ("labelstream-id", f"tickets:{each.source}".encode())]
+    assert set(words.asked.values()) == {1}
+    assert await tickets.committed() == tickets.ends()
+
+
+BAD = {
+    b"\xff\xfe not JSON": b"undecodable",
+    b'{"id": "cut off", "text": "th': b"undecodable",
+    b"": b"undecodable",
+    b'"a string"': b"missing_text",
+    b'{"id": "nothing to read"}': b"missing_text",
+    b'{"id": "a number", "text": 7}': b"missing_text",
+    b'{"id": "white", "text": " \\n\\t "}': b"empty_text",
+    b'{"id": "long", "text": "' + b"x" * 5_001 + b'"}': b"too_long",
+    b'{"id": "large", "text": "' + b"x" * 2_000_000 + b'"}': b"too_long",
+    b'{"id": "refused", "text": "an unspeakable word"}': b"refused_by_classifier",
+    None: b"tombstone",
+}
+
+
+async def test_bad_records_become_dead_letters_with_the_reason_and_their_bytes_while_the_rest_flows(
+    bootstrap: str, topic: MAKE_TOPIC
+) -> None:
+    tickets = Tickets(bootstrap, lambda *a, **k: topic(*a, **{"config": {"max.message.bytes": str(4 * 1024**2)}, **k}))
+    good = [topics.document(number) for number in range(50)]
+    mixed = [value for pair in zip(good, [*BAD] * 5, strict=False) for value in pair]
+    tickets.fill(mixed, key=b"\x00k", headers=[("trace", b"\xff"), ("none", None)])
+    async with running(tickets, Words()):
+        await tickets.are_done()
+    letters = tickets.letters()
+    assert Counter(letter.value for letter in letters) == Counter(mixed) - Counter(good)
+    for letter in letters:
+        assert letter.key == b"\x00k"
+        assert letter.headers[:2] == [("trace", b"\xff"), ("none", None)]
+        assert letter.header("labelstream-error-type") == BAD[letter.value]
+        assert letter.header("__connect.errors.topic") == tickets.stream.input.encode()
+    where = {
+        (letter.header("__connect.errors.partition"), letter.header("__connect.errors.offset")) for letter in letters
+    }
+    assert len(where) == len(letters)
+    results = tickets.results()
+    assert topics.counted(results).total() == len(results) == len(good)
+
+
+async def test_unwanted_tombstones_are_passed_over_and_committed(bootstrap: str, topic: MAKE_TOPIC) -> None:
+    tickets = Tickets(bootstrap, topic, tombstones="skip")
+    tickets.fill([None, topics.document(1), None], key=b"k", partition=0)
+    async with running(tickets, Words()):
+        async with asyncio.timeout(PATIENCE):
+            while await tickets.committed() != {0: Mark(3)}:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    assert tickets.letters() == []
+    assert len(tickets.results()) == 1
+
+
+async def test_while_the_classifier_holds_nothing_is_committed_and_the_group_is_kept(
+    bootstrap: str, topic: MAKE_TOPIC
+) -> None:
+    tickets, words = Tickets(bootstrap, topic, capacity={"documents": 20}), Words()
+    tickets.fill([topics.document(number) for number in range(200)])
+    words.answers.clear()
+    words.failures = [Unavailable("down"), Unavailable("down")]
+    async with running(tickets, words):
+        await until(lambda: len(words.asked) == 20)
+        (member,) = topics.members(bootstrap, tickets.kafka.group_id)
+        assert await tickets.committed() == {}
+        assert tickets.letters() == []
+        words.answers.set()
+        await tickets.are_done()
+        assert set(topics.members(bootstrap, tickets.kafka.group_id)) == {member}
+    assert topics.counted(tickets.results()).total() == 200
+
+
+async def test_a_run_that_has_ended_for_a_wrong_setting_is_gone_on_with_where_it_was(
+    bootstrap: str, topic: MAKE_TOPIC
+) -> None:
+    tickets, words = Tickets(bootstrap, topic), Words()
+    tickets.fill([topics.document(number) for number in range(100)])
+    words.failures = [Misconfigured("the key is wrong")]
+    with pytest.raises(ExceptionGroup) as ended:
+        async with running(tickets, words):
+            await tickets.are_done()
+    assert ended.group_contains(Misconfigured, match="the key is wrong", depth=None)
+    assert await tickets.committed() != tickets.ends()
+    async with running(tickets, words):
+        await tickets.are_done()
+    assert set(topics.counted(tickets.results()).values()) == {1}
+    assert len(tickets.results()) == 100
+
+
+async def test_a_stop_keeps_what_is_out_and_leaves_what_waits(bootstrap: str, topic: MAKE_TOPIC) -> None:
+    tickets, words = Tickets(bootstrap, topic), Words()
+    tickets.fill([topics.document(number) for number in range(300)])
+    words.answers.clear()
+    async with running(tickets, words) as stop:
+        await until(lambda: len(words.asked) == 40)  # four calls of ten documents
+        stop.set()
+        await asyncio.sleep(0)
+        words.answers.set()
+    assert topics.counted(tickets.results()).total() == 40
+    assert len(words.asked) == 40
+    async with running(tickets, words):
+        await tickets.are_done()
+    assert set(words.asked.values()) == {1}
+    assert len(topics.counted(tickets.results())) == 300
+
+
+async def test_two_members_of_one_process_share_the_work_and_hand_it_over(bootstrap: str, topic: MAKE_TOPIC) -> None:
+    tickets, words = Tickets(bootstrap, topic, partitions=4), Words()
+    tickets.fill([topics.document(number) for number in range(400)])
+    async with running(tickets, words):
+        await until(lambda: len(words.asked) >= 50)
+        async with running(tickets, words):
+            await until(lambda: len(topics.members(bootstrap, tickets.kafka.group_id)) == 2)
+            tickets.fill([topics.document(number) for number in range(400, 800)])
+            await until(lambda: len(words.asked) >= 500)
+        tickets.fill([topics.document(number) for number in range(800, 1000)])
+        await tickets.are_done()
+    assert set(words.asked.values()) == {1}
+    results = topics.counted(tickets.results())
+    assert len(results) == results.total() == 1000
+
+
+async def test_the_embedded_model_answers(bootstrap: str, topic: MAKE_TOPIC, tmp_path: Path) -> None:
+    tickets = Tickets(bootstrap, topic, routes=[{"class": "access", "at_least": 0.5, "to": (access := topic())}])
+    texts = ["my password 99 is not accepted", "the parcel number 77 has not arrived"] * 50
+    tickets.fill([orjson.dumps({"id": number, "text": text}) for number, text in enumerate(texts)])
+    local = settings.Local(provider="local", model=small_model(tmp_path / "model"))
+    telemetry = Telemetry()
+    async with (
+        accounts.opened({"words": local}, ["words"], telemetry) as ready,
+        tickets.running(ready["words"], telemetry),
+    ):
+        await tickets.are_done()
+    results = [orjson.loads(each.value or b"") for each in tickets.results()]
+    assert {int(each["id"]): each["best"]["name"] for each in results} == {
+        number: ("access", "delivery")[number % 2] for number in range(100)
+    }
+    assert len(results) == 100
+    copies = [orjson.loads(each.value or b"")["id"] for each in read(bootstrap, access)]
+    assert sorted(map(int, copies)) == list(range(0, 100, 2))

@@ -1,0 +1,303 @@
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from service.dispatch import Account, Answer, Batch, Dispatcher
+from service.documents import Classified, Document, Outcome, Reason, Refused
+from service.errors import CallFailed, JobLost, Misconfigured, Throttled, Unavailable
+from service.telemetry import Telemetry
+from tests.classifiers import POISON, UNWANTED, FirstWord, FirstWordByJobs, account
+from tests.clock import now, virtual_time
+from tests.records import document
+
+
+def batch(*texts: str) -> Batch:
+    return Batch([document(i, text) for i, text in enumerate(texts or ["billing please"])])
+
+
+def until(moment: float, failure: CallFailed) -> Callable[[], CallFailed | None]:
+    return lambda: failure if now() < moment else None
+
+
+def times(count: int, failure: CallFailed) -> Callable[[], CallFailed | None]:
+    left = [failure] * count
+    return lambda: left.pop() if left else None
+
+
+def flat(answers: Sequence[Answer]) -> list[tuple[Document, Outcome]]:
+    return [pair for answer in answers for pair in zip(answer.documents, answer.outcomes, strict=True)]
+
+
+def by(*accounts: Account) -> Dispatcher:
+    return Dispatcher(accounts)
+
+
+@virtual_time
+async def test_a_batch_is_answered_by_one_call_of_the_first_account() -> None:
+    first, second = FirstWord(), FirstWord()
+    asked = batch("billing a", "refund b")
+    (answer,) = await by(account(first), account(second, "second")).classify(asked)
+    assert answer.documents == asked.documents
+    assert [outcome.classes[0].name for outcome in answer.outcomes if isinstance(outcome, Classified)] == [
+        "billing",
+        "refund",
+    ]
+    assert (answer.account.name, answer.attempts) == ("first", 1)
+    assert (len(first.calls), len(second.calls)) == (1, 0)
+
+
+@pytest.mark.parametrize("failure", [Throttled("slow down", 9.0), Throttled("slow down"), Unavailable("502")])
+def test_the_next_account_answers_at_once_where_the_first_cannot(failure: CallFailed) -> None:
+    @virtual_time
+    async def dispatch() -> None:
+        first, second = FirstWord(trouble=until(60, failure)), FirstWord()
+        dispatcher = by(account(first), account(second, "second"))
+        (answer,) = await dispatcher.classify(batch())
+        assert (answer.account.name, answer.attempts) == ("second", 2)
+        assert now() == pytest.approx(0.2)
+        (answer,) = await dispatcher.classify(batch())
+        assert (answer.account.name, answer.attempts) == ("second", 1), "the first is left alone for a while"
+
+    dispatch()
+
+
+@virtual_time
+async def test_the_first_account_is_gone_back_to_when_it_is_well_again() -> None:
+    first = FirstWord(trouble=until(60, Unavailable("502")))
+    dispatcher = by(account(first), account(FirstWord(), "second"))
+    for _ in range(60):
+        await dispatcher.classify(batch())
+        await asyncio.sleep(2)
+    (answer,) = await dispatcher.classify(batch())
+    assert (answer.account.name, answer.attempts) == ("first", 1)
+    assert len(first.calls) < 60
+
+
+@virtual_time
+async def test_while_nobody_can_answer_a_batch_is_held() -> None:
+    first = FirstWord(trouble=until(3600, Unavailable("502")))
+    second = FirstWord(trouble=until(1800, Throttled("slow down")))
+    (answer,) = await by(account(first), account(second, "second")).classify(batch())
+    assert answer.account.name == "second"
+    assert 1800 <= now() <= 1830
+    assert answer.attempts == len(first.calls) + len(second.calls) < 200
+
+
+@virtual_time
+async def test_the_back_off_grows_with_each_failure_up_to_half_a_minute_and_is_forgotten_with_an_answer() -> None:
+    provider = FirstWord(seconds=0, trouble=times(12, Unavailable("502")))
+    asked = account(provider)
+    await by(asked).classify(batch())
+    moments = [moment for moment, _ in provider.calls]
+    waits = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    for wait, longest in zip(waits, [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30], strict=True):
+        assert longest / 2 <= wait <= longest
+    assert asked.statistics().failures == 0
+    provider.trouble = times(1, Unavailable("502"))
+    began = now()
+    await by(asked).classify(batch())
+    assert now() - began <= 0.5
+
+
+@virtual_time
+async def test_calls_that_were_out_together_and_fail_are_one_failure() -> None:
+    provider = FirstWord(trouble=until(5, Unavailable("502")))
+    asked = account(provider)
+    calls = [asyncio.create_task(by(asked).classify(batch())) for _ in range(10)]
+    await asyncio.sleep(0.15)
+    assert asked.statistics().failures == 1
+    assert asked.limits.quiet_for <= 0.5
+    await asyncio.gather(*calls)
+
+
+@virtual_time
+async def test_calls_that_were_out_together_are_one_failure_however_far_apart_they_time_out() -> None:
+    provider = FirstWord(seconds=30, trouble=until(61, Unavailable("timed out")))
+    asked = account(provider)
+    calls = []
+    for _ in range(16):
+        calls.append(asyncio.create_task(by(asked).classify(batch())))
+        await asyncio.sleep(1.5)
+    await asyncio.sleep(30)
+    assert asked.statistics().failures <= 2
+    await asyncio.gather(*calls)
+
+
+@virtual_time
+async def test_as_long_as_the_account_asks_for_it_is_left_alone() -> None:
+    provider = FirstWord(seconds=0, trouble=times(1, Throttled("slow down", 120.0)))
+    await by(account(provider)).classify(batch())
+    first, second = (moment for moment, _ in provider.calls)
+    assert second - first == pytest.approx(120)
+
+
+@virtual_time
+async def test_an_account_that_asks_for_no_wait_at_all_is_not_asked_in_a_tight_loop() -> None:
+    provider = FirstWord(seconds=0, trouble=until(10, Throttled("slow down", 0.0)))
+    await by(account(provider)).classify(batch())
+    assert len(provider.calls) < 20
+
+
+@virtual_time
+async def test_batches_that_wait_at_an_account_go_elsewhere_when_it_falls_ill() -> None:
+    first, second = FirstWord(trouble=until(3600, Unavailable("502"))), FirstWord()
+    dispatcher = by(account(first, in_flight=2), account(second, "second", in_flight=50))
+    await asyncio.gather(*(dispatcher.classify(batch(f"a {i}")) for i in range(200)))
+    assert now() < 2
+    assert len(second.calls) == 200
+
+
+@virtual_time
+async def test_one_call_finds_out_whether_an_account_is_well_again_and_the_others_go_elsewhere() -> None:
+    first, second = FirstWord(seconds=30, trouble=until(3600, Unavailable("timed out"))), FirstWord()
+    dispatcher = by(account(first, in_flight=8), account(second, "second"))
+    await dispatcher.classify(batch())
+    latencies = []
+
+    async def one() -> None:
+        began = now()
+        await dispatcher.classify(batch())
+        latencies.append(now() - began)
+
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(600):
+            calls.create_task(one())
+            await asyncio.sleep(1)
+    assert first.most_out == 1
+    assert sum(latency > 1 for latency in latencies) < 25
+
+
+def test_the_only_account_is_asked_by_all_when_its_back_off_is_over() -> None:
+    @virtual_time
+    async def dispatch() -> None:
+        provider = FirstWord(trouble=until(1, Unavailable("502")))
+        dispatcher = by(account(provider))
+        await asyncio.gather(*(dispatcher.classify(batch()) for _ in range(10)))
+        assert now() < 5
+
+    dispatch()
+
+
+@pytest.mark.parametrize("at_fault", [(), (0,), (24,), (3, 4), (0, 7, 12, 24), tuple(range(25))])
+def test_a_refused_call_is_halved_until_exactly_the_documents_at_fault_are_refused(at_fault: tuple[int, ...]) -> None:
+    @virtual_time
+    async def dispatch() -> None:
+        provider = FirstWord()
+        asked = batch(*(f"{POISON} {i}" if i in at_fault else f"fine {i}" for i in range(25)))
+        pairs = flat(await by(account(provider)).classify(asked))
+        assert [document for document, _ in pairs] == asked.documents
+        refused = [i for i, (_, outcome) in enumerate(pairs) if isinstance(outcome, Refused)]
+        assert refused == list(at_fault)
+        for _, outcome in pairs:
+            if isinstance(outcome, Refused):
+                assert outcome == Refused(Reason.REFUSED_BY_CLASSIFIER, "one of the documents is at fault")
+        assert len(provider.calls) <= 1 + 10 * len(at_fault)
+
+    dispatch()
+
+
+@virtual_time
+async def test_a_document_that_is_refused_by_itself_costs_no_further_call() -> None:
+    provider = FirstWord()
+    pairs = flat(await by(account(provider)).classify(batch("fine a", f"{UNWANTED} b")))
+    assert [type(outcome) for _, outcome in pairs] == [Classified, Refused]
+    assert len(provider.calls) == 1
+
+
+@virtual_time
+async def test_what_is_misconfigured_is_said_at_once() -> None:
+    first, second = FirstWord(trouble=until(3600, Misconfigured("accounts.first.key is wrong"))), FirstWord()
+    with pytest.raises(Misconfigured, match=r"accounts\.first\.key"):
+        await by(account(first), account(second, "second")).classify(batch())
+    assert second.calls == []
+
+
+@virtual_time
+async def test_a_batch_counts_as_asked_only_while_it_is_out() -> None:
+    provider = FirstWord(seconds=1, trouble=times(1, Throttled("slow down", 10)))
+    dispatcher, asked = by(account(provider, in_flight=1)), batch()
+    blocking = asyncio.create_task(dispatcher.classify(batch()))
+    await asyncio.sleep(0.5)
+    waiting = asyncio.create_task(dispatcher.classify(asked))
+    seen = []
+    for _ in range(16):
+        seen.append((round(now()), asked.asked))
+        await asyncio.sleep(1)
+    # The first is out until 1 and throttled, both wait until 11, the first is out again and then the second.
+    assert [moment for moment, is_out in seen if is_out] in ([11], [12])
+    assert asked.asked_at is not None
+    await asyncio.gather(blocking, waiting)
+    assert not asked.asked
+
+
+@virtual_time
+async def test_a_batch_that_is_cancelled_leaves_its_place() -> None:
+    provider = FirstWord(seconds=5)
+    one, dispatcher = batch(), by(account(provider, in_flight=1))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await dispatcher.classify(one)
+    assert not one.asked
+    await dispatcher.classify(batch())
+    assert now() == pytest.approx(6)
+
+
+@virtual_time
+async def test_documents_too_long_for_one_account_go_to_one_that_takes_them() -> None:
+    short, long = FirstWord(characters_per_document=10), FirstWord(characters_per_document=100)
+    dispatcher = by(account(short), account(long, "long"))
+    assert dispatcher.characters_per_document == 100
+    (answer,) = await dispatcher.classify(batch("a short", "a " + "x" * 50))
+    assert answer.account.name == "long"
+    (answer,) = await dispatcher.classify(batch("a short"))
+    assert answer.account.name == "first"
+
+
+def test_a_call_holds_no_more_than_every_account_takes() -> None:
+    small = FirstWord(documents_per_call=5, characters_per_call=1000)
+    large = FirstWord(documents_per_call=10, characters_per_call=500)
+    dispatcher = by(account(small), account(large, "second"))
+    assert (dispatcher.documents_per_call, dispatcher.characters_per_call) == (5, 500)
+
+
+@virtual_time
+async def test_jobs_are_followed_to_their_answers_and_counted() -> None:
+    telemetry, provider = Telemetry(), FirstWordByJobs(seconds=2)
+    (answer,) = await by(account(provider, telemetry=telemetry)).classify(batch("billing a", "refund b"))
+    assert len(answer.outcomes) == 2
+    assert 2 <= now() < 3
+    who = {"account": "first", "provider": "fake"}
+    assert telemetry.registry.get_sample_value("labelstream_job_polls_count", who) == 1
+    assert telemetry.registry.get_sample_value("labelstream_job_duration_seconds_sum", who) == pytest.approx(now())
+    assert telemetry.registry.get_sample_value("labelstream_provider_text_units_total", who) == 2
+
+
+@virtual_time
+async def test_a_job_that_is_lost_is_submitted_again() -> None:
+    telemetry, provider = Telemetry(), FirstWordByJobs(trouble=times(0, JobLost("")))
+    jobs = account(provider, telemetry=telemetry)
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.05, setattr, provider, "trouble", times(1, JobLost("gone")))
+    (answer,) = await by(jobs).classify(batch())
+    assert answer.attempts == 2
+    assert len(provider.calls) == 2
+    who = {"account": "first", "provider": "fake"}
+    retries = "labelstream_provider_retries_total"
+    assert telemetry.registry.get_sample_value(retries, {**who, "reason": "job_lost"}) == 1
+
+
+@virtual_time
+async def test_what_happens_is_counted_by_its_reason() -> None:
+    telemetry = Telemetry()
+    troubles: list[CallFailed | None] = [None, Unavailable("502"), Throttled("slow down", 3.0)]
+    provider = FirstWord(trouble=lambda: troubles.pop())
+    await by(account(provider, telemetry=telemetry)).classify(batch("a", "b"))
+    who = {"account": "first", "provider": "fake"}
+    sample = telemetry.registry.get_sample_value
+    assert sample("labelstream_provider_retries_total", {**who, "reason": "throttled"}) == 1
+    assert sample("labelstream_provider_retries_total", {**who, "reason": "unavailable"}) == 1
+    assert sample("labelstream_provider_throttled_total", who) == 1
+    assert sample("labelstream_provider_retry_after_seconds_sum", who) == 3
+    assert sample("labelstream_batch_size_records_sum", who) == 6
+    assert sample("labelstream_batch_fill_ratio_sum", who) == pytest.approx(3 * 2 / 25)
