@@ -225,10 +225,10 @@ def train_model(
     as_json: AsJson = False,
 ) -> None:
     """Train an embedded model and say what it is worth by its own training rows."""
-    from service.model import train  # noqa: PLC0415  a second of scikit-learn that other commands do not need
-
     rows = examples.select(examples.read(file), split)
     wanted = task.value if task else examples.infer_task(rows)
+    from service.model import train  # noqa: PLC0415  a second of scikit-learn that nothing else needs
+
     with Steps(_err()).step(f"training on {len(rows):,} documents") as advance:
         trained = train.train(rows, task=wanted, name=out.name, progress=lambda done, _: advance(done))
     try:

@@ -9,8 +9,8 @@ from service.documents import Document, Outcome
 from service.errors import CallFailed, JobLost, Throttled, Unavailable
 
 _FIRST_GUESS = 0.25
-_SHORTEST, _LONGEST = 0.005, 30.0
-_CREEP, _FASTEST_CREEP = 0.002, 0.1
+_SHORTEST, _LONGEST = 0.002, 30.0
+_CREEP, _FASTEST_CREEP, _LARGEST_STEP = 0.002, 0.1, 1.1
 _STRANGER = 80
 """Jobs in a row that a service nobody has asked yet is taken to have done at the first look."""
 
@@ -34,9 +34,10 @@ class JobProvider(Protocol):
 class PollTimes:
     """When to ask after a job, learnt from the jobs before it.
 
-    The first poll comes at the typical duration, which creeps down while jobs are found done at the first look (the
-    faster, the longer that goes on) and jumps up by a part of the excess when one is not. So most jobs take one poll,
-    and the wait follows the service within tens of jobs.
+    The first poll comes at the typical duration. That creeps down while jobs are found done at the first look, the
+    faster the longer that goes on, and goes up to where the job was found when one is not. Many jobs are out at once,
+    and only one that was asked after by the present guess says anything of it: so the guess takes one step for each
+    round of jobs, most jobs take one poll, and the wait follows the service within tens of rounds.
     """
 
     def __init__(self, first_guess: float = _FIRST_GUESS) -> None:
@@ -49,15 +50,15 @@ class PollTimes:
 
     def following(self, polls: int) -> float:
         """Seconds to the next poll, after `polls` of them found the job unfinished: at first short, then longer."""
-        return min(_LONGEST, max(_SHORTEST, 0.1 * self._typical) * 1.5 ** (polls - 1))
+        return min(_LONGEST, max(_SHORTEST, 0.03 * self._typical) * 1.5 ** (polls - 1))
 
-    def observe(self, duration: float, polls: int) -> None:
-        """Learn from a job that was found done `duration` seconds after it was submitted, at poll number `polls`."""
-        if polls == 1:
+    def observe(self, first: float, found: float, polls: int) -> None:
+        """Learn from a job that was first asked after at `first`, and done when it was asked at `found`, in seconds."""
+        if polls == 1 and first <= self._typical:
             self._typical *= 1 - min(_FASTEST_CREEP, _CREEP * 1.05 ** min(self._in_a_row, 1000))
             self._in_a_row += 1
-        else:
-            self._typical += (0.1 if polls <= 3 else 0.5) * (duration - self._typical)
+        elif polls > 1 and first >= self._typical:
+            self._typical = min(found, _LARGEST_STEP * self._typical)
             self._in_a_row = 0
         self._typical = min(_LONGEST, max(_SHORTEST, self._typical))
 
@@ -78,10 +79,12 @@ async def follow(
     loop = asyncio.get_running_loop()
     job = await provider.submit(documents)
     submitted = loop.time()  # not before: a submission may have waited long for its turn
-    wait, polls = times.first(), 0
+    wait = first = times.first()
+    polls = 0
     while True:
         await asyncio.sleep(wait)
         polls += 1
+        asked = loop.time() - submitted
         try:
             outcomes = await provider.poll(job, documents)
         except JobLost:
@@ -93,7 +96,7 @@ async def follow(
             wait = times.following(polls)
         passed = loop.time() - submitted
         if outcomes is not None:
-            times.observe(passed, polls)
+            times.observe(first, asked, polls)
             return outcomes, polls
         if passed + wait > deadline:
             with suppress(CallFailed):

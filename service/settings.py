@@ -64,6 +64,8 @@ def is_loopback(host: str) -> bool:
 def _pointer(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError(f"{value!r} is not a JSON pointer; write /{value.lstrip('/.').replace('.', '/')}")
+    if re.search(r"~(?![01])", value):
+        raise ValueError(f"{value!r} is not a JSON pointer; write ~ as ~0")
     return value
 
 
@@ -144,13 +146,13 @@ class Kafka(Branch):
     """The private key of our certificate (PEM)."""
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
     """Where a group begins that has committed nothing: at the oldest record, or at the next to come."""
-    session_timeout: Seconds = 45.0
+    session_timeout: Annotated[Seconds, Field(gt=0)] = 45.0
     """How long a replica that has vanished keeps its partitions."""
-    rebalance_timeout: Seconds = 60.0
+    rebalance_timeout: Annotated[Seconds, Field(gt=0)] = 60.0
     """How long replicas have to let go of partitions; longer than every stream's `drain`."""
     fetch_max_wait: Seconds = 0.5
     """How long the broker may hold a fetch that finds nothing."""
-    request_timeout: Seconds = 40.0
+    request_timeout: Annotated[Seconds, Field(gt=0)] = 40.0
     """How long one request to a broker may take."""
 
     @field_validator("bootstrap_servers")
@@ -283,7 +285,7 @@ class Fields(Branch):
     """Whether a record is JSON, or its whole value is the text."""
     id: Pointer | None = "/id"
     """Where the document's id is; a record without one is named by its position."""
-    text: tuple[Pointer, ...] = ("/text",)
+    text: Annotated[tuple[Pointer, ...], Field(min_length=1)] = ("/text",)
     """Where the text is; one pointer need not be a list."""
     language: Pointer | None = None
     """Where the language code is that is sent along; without one the classifier's own language holds."""

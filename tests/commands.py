@@ -11,9 +11,15 @@ from typing import Any
 
 import orjson
 import yaml
+from confluent_kafka import Producer
+
+from service.model.examples import Example
+from service.model.train import train
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0
+NOWHERE = "127.0.0.1:1"
+"""Where nobody listens."""
 LABELSTREAM = (sys.executable, "-m", "service")
 
 CANARY_TEXT = "the quokka of Wexford sings at noon"
@@ -50,16 +56,36 @@ def write_config(path: Path, tree: Mapping[str, Any]) -> Path:
     return path
 
 
+def small_model(folder: Path) -> Path:
+    """A trained model of the two classes."""
+    learn = [Example(row["id"], row["text"], tuple(row["labels"])) for row in rows()]
+    train(learn, task="single_label", name="small").save(folder)
+    return folder
+
+
+@contextmanager
+def mock_broker(*topics: str) -> Iterator[str]:
+    """A broker (librdkafka's mock) that has these topics; gives its address."""
+    producer = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    for topic in topics:
+        producer.list_topics(topic, timeout=10)  # asking for a topic makes it
+    broker = next(iter(producer.list_topics(timeout=10).brokers.values()))
+    yield f"{broker.host}:{broker.port}"
+
+
 def environment(**more: str) -> dict[str, str]:
     """The environment without what would change a command's answers, and the service where it can be imported from."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LABELSTREAM_", "FORCE_COLOR"))}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
-def labelstream(*arguments: object, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; `more` goes into its environment."""
+def labelstream(
+    *arguments: object, cwd: Path | None = None, under: str = "", **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, `under` a line of shell that starts it as `"$@"`; `more` goes into its environment."""
+    shell = ("sh", "-c", under, "sh") if under else ()
     return subprocess.run(
-        [*LABELSTREAM, *map(str, arguments)],
+        [*shell, *LABELSTREAM, *map(str, arguments)],
         cwd=cwd,
         env=environment(**more),
         stdin=subprocess.DEVNULL,

@@ -203,8 +203,8 @@ def events() -> list[Event]:
 
 def _logged(node: ast.AST) -> Iterator[tuple[str, str, list[str]]]:
     match node:
-        case ast.Call(func=ast.Attribute(attr=level, value=logger), args=[name, *_]) if (
-            level in _LEVELS and re.search(r"log$|get_logger", ast.unparse(logger))
+        case ast.Call(func=ast.Attribute(attr=level, value=logger), args=[name, *_]) if level in _LEVELS and re.search(
+            r"log$|get_logger", ast.unparse(logger)
         ):
             fields = [keyword.arg for keyword in node.keywords if keyword.arg and keyword.arg != "exc_info"]
             constant = str(name.value) if isinstance(name, ast.Constant) else ast.unparse(name)
@@ -233,7 +233,10 @@ def page() -> str:
         ("## Commands", said["commands"] + _table("Exit code | Meaning", exit_codes)),
         *((f"### `{name}`", command.help + _options(command)) for name, command in commands()),
         ("## Result records", said["results"] + _said("Field", "result") + _said("Header", "result_headers")),
-        ("## Dead-letter records", said["dead_letters"] + _said("Header", "dead_letter_headers") + _said("Reason", "reasons")),
+        (
+            "## Dead-letter records",
+            said["dead_letters"] + _said("Header", "dead_letter_headers") + _said("Reason", "reasons"),
+        ),
         ("### Of `labelstream classify`", said["dead_letter_lines"] + _said("Field", "dead_letter_lines")),
         ("## Log events", said["events"] + _events()),
         ("## APIs", said["coverage"].format(versions=_code(sorted(azure_language.VERSIONS))) + _coverage()),
@@ -287,7 +290,7 @@ def _option(option: Any) -> Sequence[str]:
         takes = takes.removeprefix("list[").removesuffix("]").removesuffix(" range")
         name = option.opts[0] if option.is_flag else f"{option.opts[0]} {takes}"
     default = option.default.value if isinstance(option.default, Enum) else option.default
-    usual = "required" if option.required else "" if default in {None, False} else f"`{default}`"
+    usual = "required" if option.required else "" if default is None or default is False else f"`{default}`"
     again = " May be given several times." if option.multiple else ""
     variable = f" Environment variable: `{option.envvar}`." if option.envvar else ""
     return f"`{name}`", usual, f"{option.help}{again}{variable}"

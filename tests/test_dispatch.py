@@ -1,4 +1,5 @@
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -10,6 +11,11 @@ from service.telemetry import Telemetry
 from tests.classifiers import POISON, UNWANTED, FirstWord, FirstWordByJobs, account
 from tests.clock import now, virtual_time
 from tests.records import document
+
+
+@pytest.fixture(autouse=True)
+def the_same_chances() -> None:
+    random.seed(7)  # the back-off is spread by chance
 
 
 def batch(*texts: str) -> Batch:
@@ -134,7 +140,7 @@ async def test_as_long_as_the_account_asks_for_it_is_left_alone() -> None:
 
 @virtual_time
 async def test_an_account_that_asks_for_no_wait_at_all_is_not_asked_in_a_tight_loop() -> None:
-    provider = FirstWord(seconds=0, trouble=until(10, Throttled("slow down", 0.0)))
+    provider = FirstWord(seconds=0.01, trouble=until(10, Throttled("slow down", 0.0)))
     await by(account(provider)).classify(batch())
     assert len(provider.calls) < 20
 

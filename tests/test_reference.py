@@ -1,6 +1,7 @@
 """What is written about the code against the code: the reference, the configurations, and what the README tells."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic_core import PydanticUndefined
 from pydantic_settings import EnvSettingsSource
-from starlette.routing import Route
 
 from service import settings, telemetry
 from service.dispatch import Account, Answer
@@ -22,31 +22,19 @@ from service.providers.azure_language import AzureLanguage
 from service.routing import Message, dead_letter, route
 from service.server import azure_language
 from service.server import telemetry as server_telemetry
-from service.server.gateway import Resource
+from service.server.gateway import Gateway, Resource
 from service.streams.files import _letter
 from service.streams.kafka import _without_value
+from tests import reference
 from tests.records import written
-from tests.reference import PAGE, ROOT, SAID, Setting, branches, commands, events, metrics, page
 
-SETTINGS = [each for branch in branches() for each in branch.settings]
-OPTIONS = {name: {word for each in command.params for word in each.opts} for name, command in commands()}
-HELP = {"--help", "-h"}
-VERBS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-TRIAGE = (ROOT / "config" / "triage.yaml").read_text("utf-8")
-TRIAGE_IN_FULL = re.sub(r"^( *)# ( *[a-z_]+:(?: .*)?)$", r"\1\2", TRIAGE, flags=re.MULTILINE)
-PROSE = [
-    path
-    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "config").glob("*.yaml")))
-    if path.exists()
-]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STREAM = settings.Stream(
-    name="tickets", input="incoming", output="classified", dead_letter="dead", classify_with=("azure",)
-)
+CONFIG = reference.ROOT / "config"
+CONTRACT = reference.ROOT / "tests" / "contract" / "azure_language"
+STREAM = settings.Stream(name="tickets", input="in", output="out", dead_letter="dead", classify_with=("azure",))
 
 
 def leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """The dotted paths of a tree and what is at their ends."""
+    """The dotted paths of a tree, each with what is at its end."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from leaves(value, f"{path}.{key}".removeprefix("."))
@@ -57,29 +45,264 @@ def leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
         yield path, tree
 
 
+def test_the_reference_is_what_the_code_says() -> None:
+    committed = reference.PAGE.read_text("utf-8") if reference.PAGE.exists() else ""
+    same = committed == reference.page()  # a word instead of a diff of 500 lines
+    assert same, "docs/reference.md is not what the code says: run `make reference`"
+
+
+# Settings
+
+SETTINGS = {(setting.path, setting.provider): setting for branch in reference.branches() for setting in branch.settings}
+TRIAGE = (CONFIG / "triage.yaml").read_text("utf-8")
+TRIAGE_IN_FULL = re.sub(r"^( *)# ( *[a-z_]+:(?: .*)?)$", r"\1\2", TRIAGE, flags=re.MULTILINE)
+
+
 def configured(text: str) -> dict[tuple[str, str], object]:
-    """The settings of a configuration, by path and kind of account."""
+    """What a configuration says, by the path of the setting and the kind of account."""
     tree = yaml.safe_load(text)
     found: dict[tuple[str, str], object] = {}
     for path, value in leaves(tree):
-        match path.split(".", 2):
-            case ["accounts", name, key]:
-                found[f"accounts.NAME.{key}", tree["accounts"][name]["provider"]] = value
-            case _:
-                found[path, ""] = value
+        top, _, rest = path.partition(".")
+        name, _, key = rest.partition(".")
+        if top == "accounts":
+            found[f"accounts.NAME.{key}", tree["accounts"][name]["provider"]] = value
+        else:
+            found[path, ""] = value
     return found
 
 
-def known() -> dict[tuple[str, str], Setting]:
-    return {(each.path, each.provider): each for each in SETTINGS}
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [name for name in os.environ if name.startswith("LABELSTREAM_")]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_every_setting_says_what_it_means() -> None:
+    silent = [path for (path, _), setting in SETTINGS.items() if not setting.field.description]
+    assert silent == [], "these settings have no docstring under them in service/settings.py"
+
+
+def test_every_variable_sets_what_it_stands_beside(environment: pytest.MonkeyPatch) -> None:
+    variables = {setting.variable: path for (path, _), setting in SETTINGS.items() if setting.variable}
+    for variable in variables:
+        environment.setenv(variable, variable)
+    environment.setenv("LABELSTREAM_STREAMS", '[{"name": "LABELSTREAM_STREAMS"}]')
+    wanted = {path.replace("NAME", "name"): variable for variable, path in variables.items()}
+    found = dict(leaves(EnvSettingsSource(settings._Overridden)()))
+    assert found == wanted | {"streams[].name": "LABELSTREAM_STREAMS"}
+
+
+def test_every_key_of_the_triage_configuration_is_a_setting() -> None:
+    strange = configured(TRIAGE_IN_FULL).keys() - SETTINGS.keys()
+    assert strange == set(), "config/triage.yaml has keys that are no settings"
+
+
+def test_every_setting_is_in_the_triage_configuration() -> None:
+    there = {path for path, _ in configured(TRIAGE_IN_FULL)}
+    for path, _ in SETTINGS:
+        key = path.rpartition(".")[2]  # a secret is named beside the file that holds it: `key_file: …  # or key`
+        if re.search(rf"\b{key}_file: .*# or {key}\b", TRIAGE):
+            there.add(path)
+    missing = {path for path, _ in SETTINGS} - there
+    assert missing == set(), "config/triage.yaml is to have every setting, commented out where its default will do"
+
+
+def test_what_is_commented_out_in_the_triage_configuration_shows_the_default() -> None:
+    live = configured(TRIAGE).keys()
+    differing = {}
+    for place, said in configured(TRIAGE_IN_FULL).items():
+        setting = SETTINGS.get(place)
+        if place in live or setting is None or setting.default in {None, PydanticUndefined}:
+            continue  # where there is no default, an example is shown
+        kind = cast("type[Any]", Annotated[(setting.field.annotation, place, *setting.field.metadata)])
+        if TypeAdapter(kind).validate_python(said) != setting.default:
+            differing[place[0]] = f"config/triage.yaml shows {said}, the default is {reference.shown(setting)}"
+    assert differing == {}
+
+
+@pytest.mark.parametrize("file", sorted(CONFIG.glob("*.yaml")), ids=lambda file: file.name)
+def test_a_configuration_loads(file: Path, tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "azure-language.key").write_text("a-key", encoding="utf-8")
+    environment.chdir(tmp_path)
+    settings.load(file)
+
+
+# Records, log events, APIs
 
 
 @pytest.fixture
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in __import__("os").environ if name.startswith("LABELSTREAM_")]:
-        monkeypatch.delenv(name)
+async def result() -> Message:
+    account = settings.AzureLanguage(
+        provider="azure_language",
+        endpoint="https://contoso.cognitiveservices.azure.com",
+        key=cast("Any", "a-key"),
+        project="tickets",
+        deployment="production",
+        task="single_label",
+    )
+    record = written(0, "Where is my refund?")
+    async with httpx.AsyncClient() as http:
+        azure = Account(
+            "azure",
+            account.provider,
+            AzureLanguage(account, http),
+            limits=Limits(account.limits),
+            telemetry=telemetry.Telemetry().account("azure", account.provider),
+        )
+        outcome = Classified((ClassScore("refund", 0.9),), 1)
+        document = Document(record, "T-1", "Where is my refund?", None, 1_700_000_000.0)
+        (message,) = route(STREAM, Answer([document], [outcome], azure, 1, 1_700_000_001.0))
+    return message
 
 
-def test_the_reference_is_what_the_code_says() -> None:
-    committed = PAGE.read_text("utf-8") if PAGE.exists() else ""
-    assert committed == page(), "docs/reference.md is not what the code says: run `make reference`"
+@pytest.fixture
+def letter() -> Message:
+    return dead_letter(STREAM, written(0, ""), Refused(Reason.EMPTY_TEXT, "the document's text is empty"))
+
+
+def test_the_fields_of_a_result_are_those_of_the_reference(result: Message) -> None:
+    assert [path for path, _ in leaves(json.loads(result.value or b""))] == list(reference.SAID["result"])
+    assert [name for name, _ in result.headers] == list(reference.SAID["result_headers"])
+
+
+def test_the_headers_of_a_dead_letter_are_those_of_the_reference(letter: Message) -> None:
+    headers = [name for name, _ in _without_value(letter).headers]
+    assert headers == list(reference.SAID["dead_letter_headers"])
+
+
+def test_the_fields_of_a_dead_letter_in_a_file_are_those_of_the_reference(letter: Message) -> None:
+    assert list(json.loads(_letter(letter))) == list(reference.SAID["dead_letter_lines"])
+
+
+def test_every_reason_has_a_meaning() -> None:
+    assert list(reference.SAID["reasons"]) == list(Reason)
+
+
+def test_every_log_event_has_a_meaning_and_every_meaning_an_event() -> None:
+    logged = {event.name for event in reference.events()}
+    explained = reference.SAID["events"].keys()
+    assert logged - explained == set(), "say in tests/reference.yaml what these log events mean"
+    assert explained - logged == set(), "tests/reference.yaml explains log events that are not logged any more"
+
+
+def test_the_operations_of_the_reference_are_those_of_the_server() -> None:
+    nobody = cast("Any", None)  # nobody is asked: the paths alone are looked at
+    routes = azure_language.Runtime(nobody, nobody).routes(cast("Gateway", None))
+    served = {
+        (operation.name, f"{method} {route.path}")
+        for route in routes
+        for method, operation in cast("Resource", route.app)._operations.items()
+    }
+    assert {(each["operation"], each["request"]) for each in reference.SAID["coverage"]} == served
+
+
+@pytest.mark.parametrize("covered", reference.SAID["coverage"], ids=lambda covered: covered["operation"])
+def test_an_operation_is_proven_where_the_reference_says(covered: dict[str, Any]) -> None:
+    missing = [test for test in covered["tests"] if not (reference.ROOT / "tests" / test).is_file()]
+    assert missing == [], "tests/reference.yaml names tests that do not exist"
+    method, _, path = covered["request"].partition(" ")
+    request = (method, re.compile(re.escape(path).replace(r"\{job_id\}", "[^/:]+")))
+    documented = set()
+    for file in CONTRACT.glob("*/*.json"):
+        for exchange in json.loads(file.read_text("utf-8"))["exchanges"]:
+            if exchange["request"]["method"] == request[0] and request[1].fullmatch(exchange["request"]["path"]):
+                documented.add(file.parent.name)
+    assert set(covered["client"]) == documented, "tests/contract has this operation in other versions"
+
+
+# What people are told to write: each name has to be there
+
+PROSE = [path for path in (reference.ROOT / "README.md", *sorted(CONFIG.glob("*.yaml"))) if path.exists()]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OPTIONS = {
+    name: {word for option in command.params for word in option.opts} | {"--help", "-h"}
+    for name, command in reference.commands()
+}
+VERBS = re.findall(r"^([a-z]+):", (reference.ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+
+def code(text: str) -> Iterator[str]:
+    """What is meant to be typed: the lines of shell blocks, and what stands in backticks."""
+    for language, block in FENCE.findall(text):
+        if language in {"", "sh", "bash", "console"}:
+            yield from (re.sub(r"(^|\s)#.*", "", line) for line in block.replace("\\\n", " ").splitlines())
+    yield from re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+def unknown(line: str) -> Iterator[str]:
+    """Commands, verbs and options of ours in a line that do not exist."""
+    anywhere = set[str]().union(*OPTIONS.values())
+    for arguments in re.findall(r"(?<![\w./-])labelstream ([^|;&]+)", line):
+        words, name = arguments.split(), "labelstream"
+        while words and any(f"{known} ".startswith(f"{name} {words[0]} ") for known in OPTIONS):
+            name = f"{name} {words.pop(0)}"
+        if name not in OPTIONS and (words or name == "labelstream") and words[0] not in {"--help", "-h"}:
+            yield f"{name} {words[0]}"
+        yield from (f"{name} {word}" for word in _options(words) - OPTIONS.get(name, anywhere))
+    for verb in re.findall(r"(?<![\w./-])make ([a-z]+)", line):
+        if verb not in VERBS:
+            yield f"make {verb}"
+    for verb, arguments in re.findall(r"""(?:make ([a-z]+) )?ARGS=["']([^"']*)["']""", line):
+        if not verb or f"labelstream {verb}" in OPTIONS:
+            yield from _options(arguments.split()) - OPTIONS.get(f"labelstream {verb}", anywhere)
+    if line.startswith("--"):
+        yield from _options(line.split()) - anywhere
+
+
+def _options(words: list[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words if word.startswith("--")}
+
+
+@pytest.mark.parametrize("file", PROSE, ids=lambda file: file.name)
+def test_every_command_and_option_that_people_are_told_exists(file: Path) -> None:
+    wrong = [each for line in code(file.read_text("utf-8")) for each in unknown(line)]
+    assert wrong == [], f"{file.name} tells people of these, and there are none"
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("labelstream run config/triage.yaml", []),
+        ("labelstream models train x --out y && make test", []),
+        ("labelstream models --help", []),
+        ("KEY=x labelstream serve --data d --port=1", []),
+        ("labelstream walk", ["labelstream walk"]),
+        ("labelstream models fly", ["labelstream models fly"]),
+        ("labelstream run --fast x", ["labelstream run --fast"]),
+        ("make haste", ["make haste"]),
+        ('make demo ARGS="--fast"', ["--fast"]),
+        ('make test ARGS="--lf"', []),
+        ('ARGS="--fast"', ["--fast"]),
+        ("--faults FILE", []),
+        ("--fast", ["--fast"]),
+    ],
+)
+def test_what_does_not_exist_is_found(line: str, wrong: list[str]) -> None:
+    assert list(unknown(line)) == wrong
+
+
+@pytest.mark.parametrize("file", PROSE, ids=lambda file: file.name)
+def test_every_metric_and_variable_that_people_are_told_exists(file: Path) -> None:
+    text = file.read_text("utf-8")
+    registries = (telemetry.Telemetry().registry, server_telemetry.Telemetry().registry)
+    names = {metric.name for registry in registries for metric in reference.metrics(registry)}
+    told = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\blabelstream_[a-z_]+", text)}
+    assert told - names == set(), f"{file.name} tells people of metrics that there are not"
+    variables = [setting.variable.replace("__NAME__", "__[A-Z0-9]+__") for setting in SETTINGS.values()]
+    variables += [option.envvar for _, command in reference.commands() for option in command.params if option.envvar]
+    there = re.compile("|".join([*filter(None, variables), "LABELSTREAM_STREAMS"]))
+    wrong = [name for name in re.findall(r"\bLABELSTREAM_[A-Z0-9_]+", text) if not there.fullmatch(name)]
+    assert wrong == [], f"{file.name} tells people of environment variables that there are not"
+
+
+def test_the_examples_of_the_readme_are_of_the_form_they_show(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.chdir(tmp_path)
+    Path("key").write_text("a-key", encoding="utf-8")
+    for language, block in FENCE.findall("\n".join(path.read_text("utf-8") for path in PROSE)):
+        if language == "yaml" and block.startswith("kafka:"):
+            settings.parse(yaml.safe_load(re.sub(r"key_file: \S+", "key_file: key", block)), "README.md")
+        if language == "json" and '"classes"' in block:
+            assert [path for path, _ in leaves(json.loads(block))] == list(reference.SAID["result"])

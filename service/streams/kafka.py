@@ -97,6 +97,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         try:
             await _started(self._consumer, self._kafka)
+            await self._look_for_the_topic()
             self._consumer.subscribe([self._topic], listener=self)
             yield
         finally:
@@ -167,6 +168,15 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             self._failure = error
         self._paused = False
         self._settled.set()
+
+    async def _look_for_the_topic(self) -> None:
+        """Raises Misconfigured where there is none: a member of the group would wait for it in silence."""
+        try:
+            there = await self._consumer.topics()
+        except KafkaError as error:
+            raise Unavailable(f"kafka.bootstrap_servers: no broker says which topics there are: {error!r}") from None
+        if self._topic not in there:
+            raise Misconfigured(f"there is no topic {self._topic!r}, or this user may not see it")
 
     async def _marks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Mark]:
         if not partitions:

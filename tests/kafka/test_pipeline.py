@@ -139,6 +139,7 @@ async def test_a_stop_keeps_what_is_out_and_leaves_what_waits(bootstrap: str, to
 
 async def test_two_members_of_one_process_share_the_work_and_hand_it_over(bootstrap: str, topic: MAKE_TOPIC) -> None:
     tickets, words = Tickets(bootstrap, topic, partitions=4), Words()
+    words.pause = 0.05  # so that something is out at every moment
     tickets.fill([topics.document(number) for number in range(400)])
     async with running(tickets, words):
         await until(lambda: len(words.asked) >= 50)

@@ -37,13 +37,16 @@ class Reading:
 
     source: KafkaSource
     offsets: Offsets = field(default_factory=lambda: Offsets(10_000, 64 * 1024**2))
+    restored: asyncio.Event = field(default_factory=asyncio.Event)
     drained: asyncio.Event = field(default_factory=asyncio.Event)
     revocations: int = 0
 
     def __post_init__(self) -> None:
+        self.restored.set()
         self.drained.set()
 
     async def assigned(self, marks: Mapping[Partition, Mark | None]) -> None:
+        await self.restored.wait()
         for partition, mark in marks.items():
             self.offsets.assign(partition, mark)
 
@@ -193,17 +196,40 @@ async def test_a_commit_for_a_partition_that_was_lost_is_fenced(bootstrap: str, 
         assert await topics.committed(bootstrap, name, name) == {}
 
 
+async def expel(member: Reading) -> None:
+    """Let the group give the member up, as when its session has expired."""
+    coordinator = member.source._consumer._coordinator
+    await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, coordinator.member_id))
+
+
 async def test_a_member_that_the_group_has_given_up_is_fenced_and_comes_back(bootstrap: str, topic: MAKE_TOPIC) -> None:
     name = topic()
     fill(bootstrap, name, map(topics.document, range(20)))
     async with reading(connection(bootstrap, name), name) as member:
         member.offsets.resolve(await member.take(20))
-        coordinator = member.source._consumer._coordinator
-        await coordinator._send_req(LeaveGroupRequest(name, coordinator.member_id))  # as when its session has expired
+        await expel(member)
         with pytest.raises(Fenced):
             await member.commit()
         assert offsets_of(await member.take(20)) == list(range(20))
         assert member.revocations == 1
+
+
+async def test_what_is_fetched_before_an_assignment_is_settled_is_read_after_it(
+    bootstrap: str, topic: MAKE_TOPIC
+) -> None:
+    name = topic()
+    async with reading(connection(bootstrap, name, session_timeout=1.5), name) as member:
+        await member.wait(lambda: bool(member.offsets.partitions))
+        polling = asyncio.create_task(member.source.poll(member.offsets.room(), timeout=20))
+        member.restored.clear()
+        await expel(member)
+        async with asyncio.timeout(20):
+            while member.revocations == 0 or not await asyncio.to_thread(topics.members, bootstrap, name):
+                await asyncio.sleep(0.05)
+            fill(bootstrap, name, map(topics.document, range(10)))
+            assert await polling == []
+        member.restored.set()
+        assert offsets_of(await member.take(10)) == list(range(10))
 
 
 async def test_whoever_joins_while_others_drain_is_not_deaf_meanwhile(bootstrap: str, topic: MAKE_TOPIC) -> None:
@@ -212,10 +238,11 @@ async def test_whoever_joins_while_others_drain_is_not_deaf_meanwhile(bootstrap:
     async with reading(wanted, name) as member:
         await member.wait(lambda: bool(member.offsets.partitions))
         member.drained.clear()
-        async with asyncio.timeout(2), reading(wanted, name) as other:
-            assert await other.source.poll(other.offsets.room(), timeout=0.1) == []
-            assert other.source.ends() == {}
-            assert other.offsets.partitions == ()
+        async with asyncio.timeout(10):  # it takes five seconds to lose patience with a client that does not stop
+            async with asyncio.timeout(3) as ready, reading(wanted, name) as other:
+                assert await other.source.poll(other.offsets.room(), timeout=0.1) == []
+                assert (other.source.ends(), other.offsets.partitions) == ({}, ())
+                ready.reschedule(None)
         member.drained.set()
         await member.wait(lambda: len(member.offsets.partitions) == 2)
 
@@ -368,6 +395,12 @@ async def test_a_message_that_its_topic_will_never_take_is_no_endless_loop(boots
     name, output = topic(), topic(config={"cleanup.policy": "compact"})
     with pytest.raises(Misconfigured, match=f"topic {output}: "):
         await publish(connection(bootstrap, name), [message(output, b"without a key", Position(name, 0, 0))])
+
+
+async def test_an_input_that_is_missing_is_named(bootstrap: str) -> None:
+    with pytest.raises(Misconfigured, match="no topic 'nowhere'"):
+        async with reading(connection(bootstrap, "any"), "nowhere"):
+            pass
 
 
 async def test_topics_that_are_missing_are_named(bootstrap: str, topic: MAKE_TOPIC) -> None:

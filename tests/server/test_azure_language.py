@@ -371,14 +371,18 @@ async def test_a_task_of_another_kind_than_its_project_is_refused(server: Server
 
 
 async def test_a_body_of_more_than_a_megabyte_is_refused_whether_it_says_so_or_not(server: Server) -> None:
+    read = []
+
     async def chunks() -> Any:
-        for _ in range(20):
+        for number in range(100):
+            read.append(number)
             yield b"x" * 65_536
 
     for content in (b"x" * 1_048_577, chunks()):
         response = await server.client.post(JOBS, params={"api-version": VERSION}, content=content)
         assert response.status_code == 413
         assert response.json()["error"]["code"] == "413"
+    assert len(read) == 17  # no further than to know
 
 
 # Jobs that are gone, and cancelling

@@ -1,0 +1,99 @@
+"""`labelstream bench`: the shape of what it reports, and its parts; what it measures is for a machine at rest."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import orjson
+
+from service import bench
+from tests.commands import PATIENCE, environment
+
+KEYS = {
+    "broker",
+    "endpoint_ms",
+    "in_flight",
+    "batch",
+    "ideal_docs_per_s",
+    "docs_per_s",
+    "share_of_ideal",
+    "cpu_us_per_document",
+    "added_latency_ms",
+    "peak_memory_mb",
+    "figures",
+}
+SHORTLY = """
+from service import bench, cli
+bench._WARM_UP, bench._MEASURED = 0.3, 0.7
+cli.main()
+"""
+
+
+def test_it_reports_every_figure_beside_its_goal() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", SHORTLY, "bench", "--json"],
+        env=environment(LABELSTREAM_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    (line,) = run.stdout.splitlines()
+    report = orjson.loads(line)
+    assert report.keys() == KEYS
+    assert (report["endpoint_ms"], report["in_flight"], report["batch"], report["ideal_docs_per_s"]) == (
+        100,
+        32,
+        25,
+        8000,
+    )
+    assert min(report["docs_per_s"], report["cpu_us_per_document"], report["peak_memory_mb"]) > 0
+    assert report["share_of_ideal"] == round(report["docs_per_s"] / 8000, 4)
+    assert report["added_latency_ms"].keys() == {"p50", "p99"}
+    assert [figure.keys() for figure in report["figures"]] == [{"name", "measured", "unit", "goal", "met"}] * 3
+    assert run.stderr.splitlines()[-1].startswith("half load")
+
+
+def test_a_goal_is_met_or_missed_by_its_figure() -> None:
+    def met(share: float, cpu: float, late: float) -> list[bool]:
+        measured = bench.Report("", 100, 32, 25, 8000, 8000 * share, share, cpu, {"p50": 1, "p99": late}, 100)
+        return [figure.met for figure in measured.figures()]
+
+    assert met(0.95, 60, 25) == [True] * 3
+    assert met(0.94, 61, 26) == [False] * 3
+
+
+def test_the_endpoint_answers_each_document_after_its_constant_time() -> None:
+    with bench._process(bench._endpoint) as endpoint, httpx.Client(base_url=bench._received(endpoint)) as client:
+        began = time.monotonic()
+        documents = [{"id": str(n), "text": "a ticket"} for n in range(25)]
+        submitted = client.post("/language/analyze-text/jobs", json={"analysisInput": {"documents": documents}})
+        assert submitted.status_code == 202
+        while (job := client.get(submitted.headers["operation-location"]).json())["status"] == "running":
+            time.sleep(0.01)
+        assert time.monotonic() - began >= bench.ENDPOINT_SECONDS
+        (task,) = job["tasks"]["items"]
+        assert [each["id"] for each in task["results"]["documents"]] == [each["id"] for each in documents]
+
+
+def test_an_interruption_ends_all_of_it_without_a_word(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "stderr").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "service", "bench"], env=environment(), stderr=log, start_new_session=True
+        ) as run,
+    ):
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while b"full load" not in (tmp_path / "stderr").read_bytes() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+            assert run.wait(PATIENCE) == 130
+        finally:
+            run.kill()
+    assert b"Traceback" not in (tmp_path / "stderr").read_bytes()

@@ -1,0 +1,168 @@
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from service.dispatch import Answer
+from service.documents import Classified, ClassScore, Document, Outcome, Position, Reason, Refused
+from service.routing import Message, dead_letter, matches, route
+from service.settings import Route, Stream
+from tests.classifiers import FirstWord, account
+from tests.records import record
+
+STREAM = Stream(name="tickets", input="incoming", classify_with=("azure",), output="classified", dead_letter="dead")
+ROUTED = STREAM.model_copy(
+    update={
+        "routes": (
+            Route.model_validate({"class": "billing", "at_least": 0.8, "to": "billing"}),
+            Route.model_validate({"class": "refund", "to": "billing"}),
+            Route.model_validate({"best_below": 0.6, "to": "review"}),
+            Route.model_validate({"class": "spam", "to": "classified"}),
+        )
+    }
+)
+AT = 1_795_251_600.871
+
+
+def scores(**classes: float | None) -> Classified:
+    return Classified(tuple(ClassScore(name, score) for name, score in classes.items()))
+
+
+def answer(*outcomes: Outcome, documents: Sequence[Document] = (), attempts: int = 1) -> Answer:
+    documents = documents or [ticket(offset) for offset in range(len(outcomes))]
+    return Answer(documents, outcomes, account(FirstWord(model="tickets/production"), "azure"), attempts, AT)
+
+
+def ticket(offset: int, **fields: Any) -> Document:
+    read = record(offset, b'{"id":"T-1001","text":"My invoice"}', key=b"customer-1", **fields)
+    return Document(read, "T-1001", "My invoice", None, AT - 0.751)
+
+
+def test_a_result_says_what_was_found_by_whom_when_and_where_the_document_came_from() -> None:
+    outcome = Classified((ClassScore("billing", 0.93), ClassScore("refund", 0.04)), units=1, warnings=("truncated",))
+    (message,) = route(STREAM, answer(outcome, documents=[ticket(812)]))
+    assert orjson.loads(message.value or b"") == {
+        "id": "T-1001",
+        "stream": "tickets",
+        "task": "single_label",
+        "classes": [{"name": "billing", "score": 0.93}, {"name": "refund", "score": 0.04}],
+        "best": {"name": "billing", "score": 0.93},
+        "account": "azure",
+        "provider": "fake",
+        "model": "tickets/production",
+        "source": {"topic": "incoming", "partition": 0, "offset": 812},
+        "received_at": "2026-11-21T09:00:00.120Z",
+        "classified_at": "2026-11-21T09:00:00.871Z",
+        "attempts": 1,
+        "usage": {"characters": 10, "units": 1},
+        "warnings": ["truncated"],
+    }
+
+
+def test_a_result_keeps_the_key_and_the_headers_of_its_record_and_has_an_id_that_repeats() -> None:
+    asked = ticket(812, headers=[("traceparent", b"00-1"), ("x", b""), ("x", b"\xff")])
+    first, again = (route(STREAM, answer(scores(billing=1), documents=[asked]))[0] for _ in range(2))
+    assert (first.topic, first.key, first.source) == ("classified", b"customer-1", Position("incoming", 0, 812))
+    assert list(first.headers) == [
+        ("traceparent", b"00-1"),
+        ("x", b""),
+        ("x", b"\xff"),
+        ("labelstream-id", b"tickets:incoming-0-812"),
+    ]
+    assert first == again
+
+
+def test_a_result_of_a_record_that_was_a_result_or_a_dead_letter_before_is_neither() -> None:
+    refusal = Refused(Reason.REFUSED_BY_CLASSIFIER, "no")
+    (dead,) = route(STREAM, answer(refusal))
+    redriven = ticket(5, headers=[*dead.headers, ("labelstream-id", b"another:incoming-0-1"), ("kept", b"1")])
+    (message,) = route(STREAM, answer(scores(billing=1), documents=[redriven]))
+    assert not message.is_dead_letter
+    assert [value for name, value in message.headers if name == "labelstream-id"] == [b"tickets:incoming-0-5"]
+    assert ("kept", b"1") in message.headers
+    (again,) = route(STREAM, answer(refusal, documents=[redriven]))
+    assert [name for name, _ in again.headers].count("labelstream-error-type") == 1
+
+
+def test_a_result_without_classes_or_without_scores_says_so() -> None:
+    none, unscored = route(STREAM, answer(Classified(()), scores(hate=None)))
+    body = orjson.loads(none.value or b"")
+    assert (body["classes"], body["best"]) == ([], None)
+    body = orjson.loads(unscored.value or b"")
+    assert body["best"] == {"name": "hate", "score": None}
+
+
+def test_a_dead_letter_is_the_record_byte_for_byte_and_says_why_it_is_there() -> None:
+    value, headers = b"\x00\xff not json", [("traceparent", b"00-1"), ("odd", b"\xfe")]
+    read = record(9, value, key=b"\x80", headers=headers)
+    message = dead_letter(STREAM, read, Refused(Reason.UNDECODABLE, "not JSON: täg"))
+    assert (message.topic, message.key, message.value) == ("dead", b"\x80", value)
+    assert message.is_dead_letter
+    assert list(message.headers[:2]) == headers
+    about = dict(message.headers[2:])
+    assert about.pop("labelstream-version")
+    assert about == {
+        "__connect.errors.topic": b"incoming",
+        "__connect.errors.partition": b"0",
+        "__connect.errors.offset": b"9",
+        "__connect.errors.stage": b"READ",
+        "__connect.errors.exception.class.name": b"labelstream.undecodable",
+        "__connect.errors.exception.message": "not JSON: täg".encode(),
+        "labelstream-error-type": b"undecodable",
+        "labelstream-stream": b"tickets",
+        "labelstream-attempts": b"0",
+    }
+
+
+def test_a_dead_letter_of_a_record_without_value_and_key_has_none_either() -> None:
+    message = dead_letter(STREAM, record(1, None), Refused(Reason.TOMBSTONE, "no value"))
+    assert (message.key, message.value) == (None, None)
+
+
+def test_refused_documents_of_an_answer_become_dead_letters_in_their_place() -> None:
+    refusal = Refused(Reason.REFUSED_BY_CLASSIFIER, "InvalidDocument")
+    messages = route(ROUTED, answer(scores(other=0.9), refusal, scores(other=0.9), attempts=3))
+    assert [message.topic for message in messages] == ["classified", "dead", "classified"]
+    assert messages[1].value == b'{"id":"T-1001","text":"My invoice"}'
+    about = dict(messages[1].headers)
+    assert (about["__connect.errors.stage"], about["labelstream-attempts"]) == (b"CLASSIFY", b"3")
+
+
+def test_an_answer_with_fewer_outcomes_than_documents_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        route(STREAM, answer(scores(a=1), documents=[ticket(0), ticket(1)]))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "topics"),
+    [
+        (scores(billing=0.8, refund=0.1), ["classified", "billing"]),  # also by a class that is not the best
+        (scores(billing=0.79), ["classified"]),
+        (scores(other=0.9, refund=0.01), ["classified", "billing"]),
+        (scores(billing=0.9, refund=0.9), ["classified", "billing"]),  # once, though two rules say so
+        (scores(other=0.59), ["classified", "review"]),
+        (scores(other=0.6), ["classified"]),
+        (scores(refund=0.5), ["classified", "billing", "review"]),
+        (scores(billing=None), ["classified", "billing"]),  # without a score a class counts as certain
+        (scores(spam=1.0), ["classified"]),
+        (Classified(()), ["classified", "review"]),  # nothing was found, so nothing is certain
+    ],
+)
+def test_a_result_goes_to_the_output_and_once_to_each_topic_whose_rule_it_meets(
+    outcome: Classified, topics: list[str]
+) -> None:
+    messages = route(ROUTED, answer(outcome))
+    assert [message.topic for message in messages] == topics
+    assert len({message[1:3] for message in messages}) == 1, "every copy is the same"
+
+
+def test_a_rule_for_a_class_is_met_by_that_class_alone() -> None:
+    rule = Route.model_validate({"class": "billing", "to": "x"})
+    assert matches(rule, scores(billing=0.0))
+    assert not matches(rule, scores(bill=1.0))
+    assert not matches(rule, Classified(()))
+
+
+def test_only_a_message_that_says_why_it_was_refused_is_a_dead_letter() -> None:
+    assert not Message("classified", None, b"", [("x", b"")], Position("a", 0, 0)).is_dead_letter
