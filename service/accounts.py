@@ -49,9 +49,9 @@ async def probe(accounts: Iterable[Account]) -> None:
 
 
 async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack: AsyncExitStack) -> Account:
-    limits = Limits(branch.limits)
     events = telemetry.account(name, branch.provider)
     if isinstance(branch, settings.Local):
+        limits = Limits(settings.Limits(in_flight=branch.threads))
         try:
             local = await asyncio.to_thread(Local, branch)
         except Misconfigured as error:
@@ -59,6 +59,7 @@ async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack
         stack.callback(local.close)
         account = Account(name, branch.provider, local, limits=limits, telemetry=events)
     else:
+        limits = Limits(branch.limits)
         http = await stack.enter_async_context(PacedClient(limits, events, branch.request_timeout))
         azure = AzureLanguage(branch, http)
         account = Account(

@@ -256,7 +256,7 @@ def _load(connection: Connection, producer: Producer, where: str, topics: list[s
     consumer.assign([TopicPartition(topics[1], number, 0) for number in range(_PARTITIONS)])
     connection.send([where, *topics])
     connection.recv()
-    filler = "My parcel was due on Tuesday and the tracking page has said the same thing ever since. " * 12
+    text = (b"My parcel was due on Tuesday and the tracking page has said the same thing ever since. " * 12)[:980]
     sent = seen = 0
     began, latencies, command = time.monotonic(), list[float](), ""
     while command != "end":
@@ -265,12 +265,12 @@ def _load(connection: Connection, producer: Producer, where: str, topics: list[s
         due = _AHEAD + seen if rate is None else int((time.monotonic() - began) * rate)
         for _ in range(min(due - sent, 200)):
             now = time.time() * 1000
-            value = orjson.dumps({"id": f"T-{sent}", "text": filler[:980]})
+            value = b'{"id":"T-%d","text":"%b"}' % (sent, text)
             headers = [("sent", str(now).encode())]  # results carry their document's headers
             producer.produce(topics[0], value, str(sent).encode(), partition=sent % _PARTITIONS, headers=headers)
             sent += 1
         producer.poll(0)
-        for message in consumer.consume(500, 0.001):
+        for message in consumer.consume(500, 0.004):
             if message.error() is None:
                 seen += 1
                 if command == "measure":

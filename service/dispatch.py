@@ -143,6 +143,8 @@ class Account:
     def _set_back(self, error: Throttled | Unavailable, asked_at: float = math.inf) -> None:
         reason = _reason(error)
         self.telemetry.retried(reason, error.retry_after)
+        if isinstance(error, JobLost):
+            self.telemetry.error("job", "job_lost")
         if error.retry_after:  # one of zero is no reason to ask again at once, and again
             self.limits.quiet(error.retry_after)
         elif asked_at > self._failed_at and not self.limits.quiet_for:  # calls that were out together fail as one

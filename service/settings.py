@@ -119,7 +119,8 @@ def _secret(value: SecretStr | None, file: Path | None, name: str) -> SecretStr:
 class Kafka(Branch):
     """The cluster and how to speak to it.
 
-    Transport is encrypted unless the bootstrap servers are on this machine or `security_protocol` says otherwise.
+    Transport is encrypted unless the bootstrap servers are all on this machine, and no `ssl_ca_file` is given for them,
+    or `security_protocol` says otherwise.
     """
 
     bootstrap_servers: str
@@ -268,7 +269,8 @@ class Local(Branch):
     """What kind of account this is."""
     model: Path
     """The folder of the trained model."""
-    limits: Limits = Limits(in_flight=2)
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """How many batches are answered at once."""
 
 
 Account = Annotated[AzureLanguage | Local, Field(discriminator="provider")]

@@ -35,7 +35,6 @@ ErrorType = Literal[
     "malformed_response",
     "job_lost",
     "document_error",
-    "other",
 ]
 RebalanceEvent = Literal["assigned", "revoked"]
 
@@ -102,7 +101,7 @@ class StreamTelemetry:
         self._consumed.inc(count)
 
     def skipped(self, count: int) -> None:
-        """Records were finished without an answer: tombstones that are not wanted, or work of an earlier life."""
+        """Records were finished without an answer: tombstones that are not wanted."""
         self._finished["skipped"].inc(count)
 
     def asked(self, waited: float) -> None:

@@ -31,7 +31,7 @@ class PacedClient(httpx.AsyncClient):
     async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
         """Send a request in its turn; raises httpx.TransportError."""
         await self._limits.request()
-        operation = _OPERATIONS.get(request.method, "other")
+        operation = "cancel" if request.url.path.endswith(":cancel") else _OPERATIONS.get(request.method, "other")
         began = time.monotonic()
         try:
             response = await self._wire.handle_async_request(request)

@@ -25,7 +25,7 @@ class Local:
             self._classifier = Classifier.load(local.model)
         except ModelError as error:
             raise Misconfigured(f"model: {error}") from None
-        self._threads = ThreadPoolExecutor(local.limits.in_flight, thread_name_prefix="model")
+        self._threads = ThreadPoolExecutor(local.threads, thread_name_prefix="model")
         self.model = f"{self._classifier.name}@{self._classifier.digest}"
         self.task = self._classifier.task
 

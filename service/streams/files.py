@@ -181,7 +181,9 @@ def _cut(path: Path, size: int) -> BinaryIO:
             return path.open("ab")
     except OSError as error:
         raise Misconfigured(f"{path}: cannot be written: {error.strerror}") from None
-    raise Misconfigured(f"{path}: has {written:,} bytes, but {size:,} were written; remove the outputs and their progress")
+    raise Misconfigured(
+        f"{path}: has {written:,} bytes, but {size:,} were written; remove the outputs and their progress"
+    )
 
 
 def _letter(message: Message) -> bytes:

@@ -139,19 +139,25 @@ async def test_a_stop_keeps_what_is_out_and_leaves_what_waits(bootstrap: str, to
 
 async def test_two_members_of_one_process_share_the_work_and_hand_it_over(bootstrap: str, topic: MAKE_TOPIC) -> None:
     tickets, words = Tickets(bootstrap, topic, partitions=4), Words()
-    words.pause = 0.05  # so that something is out at every moment
-    tickets.fill([topics.document(number) for number in range(400)])
+    words.pause = 0.1  # so that something is out at every moment
+    fed = 0
+
+    def shared_by(count: int) -> bool:
+        nonlocal fed
+        if fed - len(words.asked) < 200:  # documents keep coming
+            tickets.fill([topics.document(number) for number in range(fed, fed + 200)])
+            fed += 200
+        return sorted(map(len, topics.members(bootstrap, tickets.kafka.group_id).values())) == [4 // count] * count
+
     async with running(tickets, words):
-        await until(lambda: len(words.asked) >= 50)
+        await until(lambda: shared_by(1))
         async with running(tickets, words):
-            await until(lambda: len(topics.members(bootstrap, tickets.kafka.group_id)) == 2)
-            tickets.fill([topics.document(number) for number in range(400, 800)])
-            await until(lambda: len(words.asked) >= 500)
-        tickets.fill([topics.document(number) for number in range(800, 1000)])
+            await until(lambda: shared_by(2))
+        await until(lambda: shared_by(1))
         await tickets.are_done()
     assert set(words.asked.values()) == {1}
     results = topics.counted(tickets.results())
-    assert len(results) == results.total() == 1000
+    assert len(results) == results.total() == fed
 
 
 async def test_the_embedded_model_answers(bootstrap: str, topic: MAKE_TOPIC, tmp_path: Path) -> None:

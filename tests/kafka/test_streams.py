@@ -224,7 +224,7 @@ async def test_what_is_fetched_before_an_assignment_is_settled_is_read_after_it(
         member.restored.clear()
         await expel(member)
         async with asyncio.timeout(20):
-            while member.revocations == 0 or not await asyncio.to_thread(topics.members, bootstrap, name):
+            while member.revocations == 0 or not await asyncio.to_thread(topics.members, bootstrap, name):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             fill(bootstrap, name, map(topics.document, range(10)))
             assert await polling == []

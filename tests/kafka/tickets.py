@@ -61,7 +61,7 @@ class Tickets:
     def __init__(self, bootstrap: str, topic: MAKE_TOPIC, **changed: Any) -> None:
         partitions = changed.pop("partitions", 3)
         self.kafka = settings.Kafka(
-            bootstrap_servers=bootstrap, group_id=topic(), session_timeout=6, fetch_max_wait=0.1
+            bootstrap_servers=bootstrap, group_id=topic(), session_timeout=1.5, fetch_max_wait=0.1
         )
         self.stream = settings.Stream.model_validate(
             {
