@@ -172,6 +172,7 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
     plaintext: Annotated[bool, typer.Option("--plaintext", help="Serve beyond loopback without TLS.")] = False,
     public_url: Annotated[str | None, typer.Option(help="Where clients reach the server, if behind a proxy.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Throttle as the cloud does.")] = None,
+    least_job_seconds: Annotated[float, typer.Option(min=0, help="No job is done sooner, as in the cloud.")] = 0.0,
     faults: Annotated[Path | None, typer.Option(help="Rules of what should go wrong (YAML), for tests.")] = None,
     allow_faults: Annotated[bool, typer.Option("--allow-faults", help="Take such rules at /_faults, too.")] = False,
     log_level: Annotated[LogLevel, typer.Option(help="How much is logged.")] = LogLevel.INFO,
@@ -189,6 +190,7 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
         public_url=public_url,
         models=tuple(serving.Registration.parse(each) for each in model or ()),
         requests_per_minute=requests_per_minute,
+        least_job_seconds=least_job_seconds,
         faults=faults,
         allow_faults=allow_faults,
     )

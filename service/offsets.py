@@ -116,12 +116,21 @@ class _Progress:
 
 
 class Offsets:
-    """The tracker of one stream: `documents` and `bytes` are the most that may be unfinished at once."""
+    """The tracker of one stream: `documents` and `bytes` are the most that may be unfinished at once.
 
-    def __init__(self, documents: int, bytes: int) -> None:  # noqa: A002  the field's own word, as in the settings
+    A mark's metadata is at most `metadata_limit` characters long.
+    """
+
+    def __init__(
+        self,
+        documents: int,
+        bytes: int,  # noqa: A002  the field's own word, as in the settings
+        metadata_limit: int = METADATA_LIMIT,
+    ) -> None:
         self._partitions: dict[Partition, _Progress] = {}
         self._capacity = documents
         self._byte_capacity = bytes
+        self._metadata_limit = metadata_limit
         self._documents = 0
         self._bytes = 0
         self._changed = asyncio.Event()
@@ -211,7 +220,8 @@ class Offsets:
         for partition, progress in self._partitions.items():
             if progress.committed is None:
                 continue
-            mark = Mark(progress.low_water, encode(progress.low_water, progress.finished_above_the_mark()))
+            finished = encode(progress.low_water, progress.finished_above_the_mark(), self._metadata_limit)
+            mark = Mark(progress.low_water, finished)
             if mark != progress.committed:
                 marks[partition] = mark
         return marks

@@ -45,6 +45,11 @@ class Owner(Protocol):
 class Source(Protocol):
     """Where records come from."""
 
+    @property
+    def metadata_limit(self) -> int:
+        """The most characters of metadata that a mark may have."""
+        ...
+
     def opened(self, owner: Owner) -> AbstractAsyncContextManager[None]:
         """Read on behalf of `owner` for the length of the block. Raises Misconfigured or Unavailable."""
         ...
@@ -117,7 +122,7 @@ class _Work:
         self.batch_size = min(stream.batch.documents, dispatcher.documents_per_call)
         characters = min(stream.batch.characters, dispatcher.characters_per_call)
         self.batcher = Batcher(self.batch_size, characters, stream.batch.wait)
-        self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes)
+        self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes, source.metadata_limit)
 
     def patience(self) -> float:
         """Seconds that reading may wait: until a batch must leave, or until a look at `stop` is due."""

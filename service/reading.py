@@ -42,14 +42,17 @@ class Reader:
                 body = orjson.loads(record.value or b"")
             except orjson.JSONDecodeError as error:
                 return Refused(Reason.UNDECODABLE, f"not JSON: {error.msg} at character {error.pos}")
-            parts = [part for find in texts if (part := find(body)) is not _MISSING and part is not None]
+            parts = []
+            for find in texts:
+                part = find(body)
+                if isinstance(part, str):
+                    parts.append(part)
+                elif part is not None and part is not _MISSING:
+                    return Refused(Reason.MISSING_TEXT, f"{self._where} is not a string")
             if not parts:
                 return Refused(Reason.MISSING_TEXT, f"there is no {self._where} in the record")
-            written = [part for part in parts if isinstance(part, str)]
-            if len(written) < len(parts):
-                return Refused(Reason.MISSING_TEXT, f"{self._where} is not a string")
             spoken = language(body)
-            return _name(identity(body)), "\n".join(written), spoken if isinstance(spoken, str) and spoken else None
+            return _name(identity(body)), "\n".join(parts), spoken if isinstance(spoken, str) and spoken else None
 
         return read
 
@@ -65,7 +68,9 @@ def _plain(record: Record) -> _Found | Refused:
 
 
 def _name(value: object) -> str | None:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _nothing(body: object) -> object:  # noqa: ARG001  has the shape of what `_follow` gives
@@ -75,6 +80,10 @@ def _nothing(body: object) -> object:  # noqa: ARG001  has the shape of what `_f
 def _follow(pointer: str) -> Callable[[object], object]:
     """A function that finds what a JSON pointer (RFC 6901) points at."""
     steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+    (first, *others) = steps
+
+    def find_at_the_top(body: object) -> object:
+        return body.get(first, _MISSING) if isinstance(body, dict) else find(body)
 
     def find(body: object) -> object:
         for step in steps:
@@ -86,4 +95,4 @@ def _follow(pointer: str) -> Callable[[object], object]:
                 return _MISSING
         return body
 
-    return find
+    return find if others else find_at_the_top

@@ -8,6 +8,7 @@ from the configuration or from closed sets; classes beyond the first fifty of a 
 import asyncio
 import platform
 import time
+from collections import Counter as Counting
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ class StreamTelemetry:
 
     def finished(self, records: Iterable[Record], outcomes: Iterable[Outcome]) -> None:
         """Outcomes were published."""
-        now, classified = time.time() * 1000, 0
+        now, classified, best = time.time() * 1000, 0, Counting[str]()
         for record, outcome in zip(records, outcomes, strict=True):
             if record.timestamp > 0:  # else it has none
                 self._end_to_end.observe(max(0.0, now - record.timestamp) / 1000)
@@ -122,13 +123,15 @@ class StreamTelemetry:
                 classified += 1
                 if outcome.classes:
                     name, score = outcome.classes[0]
-                    (self._label.get(name) or self._new_label(name)).inc()
+                    best[name] += 1
                     if score is not None:
                         self._confidence.observe(score)
             else:
                 self._finished["dead_letter"].inc()
                 self._dead_letters[outcome.reason].inc()
         self._finished["classified"].inc(classified)
+        for name, count in best.items():
+            (self._label.get(name) or self._new_label(name)).inc(count)
 
     def committed(self, result: Literal["committed", "fenced", "failed"], seconds: float) -> None:
         """A commit ended so, after so long."""

@@ -68,7 +68,7 @@ class AiohttpWire(httpx.AsyncBaseTransport):
             async with self._session.request(
                 request.method,
                 str(request.url),
-                headers=request.headers,
+                headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
                 data=request.content or None,
                 allow_redirects=False,
             ) as answer:

@@ -25,6 +25,17 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def settle_memory() -> None:
+    """Spare the collector what is here to stay, and the many records that are freed without it.
+
+    A document makes some tens of objects, none of them in a cycle. Looking them all over every 700 allocations, as is
+    the default, took a fifth of the worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
     """Run the streams until `stop` is set; `started` is told the health URL once all is open.
 
@@ -55,8 +66,7 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
                 )
                 for stream in settings.streams
             ]
-            gc.collect()
-            gc.freeze()  # what is here now stays: the collector need not look at it again
+            settle_memory()
             log.info("started", streams=[stream.name for stream in settings.streams], health=url)
             started(url)
             await asyncio.wait(running)

@@ -19,7 +19,7 @@ class Stuck(Exception):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer as soon as nothing is ready; it knows no threads and sockets."""
+    """An event loop whose clock jumps to the next timer when nothing is ready; for neither threads nor sockets."""
 
     def __init__(self) -> None:
         self._now = _START

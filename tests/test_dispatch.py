@@ -1,6 +1,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -96,7 +97,7 @@ async def test_the_back_off_grows_with_each_failure_up_to_half_a_minute_and_is_f
     asked = account(provider)
     await by(asked).classify(batch())
     moments = [moment for moment, _ in provider.calls]
-    waits = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    waits = [after - before for before, after in pairwise(moments)]
     for wait, longest in zip(waits, [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30], strict=True):
         assert longest / 2 <= wait <= longest
     assert asked.statistics().failures == 0
@@ -297,7 +298,7 @@ async def test_a_job_that_is_lost_is_submitted_again() -> None:
 async def test_what_happens_is_counted_by_its_reason() -> None:
     telemetry = Telemetry()
     troubles: list[CallFailed | None] = [None, Unavailable("502"), Throttled("slow down", 3.0)]
-    provider = FirstWord(trouble=lambda: troubles.pop())
+    provider = FirstWord(trouble=troubles.pop)
     await by(account(provider, telemetry=telemetry)).classify(batch("a", "b"))
     who = {"account": "first", "provider": "fake"}
     sample = telemetry.registry.get_sample_value

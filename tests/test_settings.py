@@ -1,7 +1,7 @@
 import copy
-import datetime
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from service.errors import Misconfigured
-from service.settings import AzureLanguage, Settings, is_loopback, load, parse
+from service.settings import AzureLanguage, Local, Settings, is_loopback, load, parse
 
 KEY = "CANARY-0123456789abcdef"
 TREE: dict[str, Any] = {
@@ -60,9 +60,9 @@ def with_setting(path: str, value: object) -> dict[str, Any]:
     """The tree with one setting changed, `...` to take it out: `kafka.group_id`, `streams.0.batch.wait`."""
     tree = copy.deepcopy(TREE)
     branch: Any = tree
-    *way, last = [int(step) if step.isdecimal() else step for step in path.split(".")]
+    *way, last = path.split(".")
     for step in way:
-        branch = branch[step] if isinstance(branch, list) else branch.setdefault(step, {})
+        branch = branch[int(step)] if isinstance(branch, list) else branch.setdefault(step, {})
     if value is ...:
         del branch[last]
     else:
@@ -81,7 +81,8 @@ def test_what_is_left_out_has_its_default(read: Callable[..., Settings]) -> None
     (stream,) = settings.streams
     assert (stream.batch.documents, stream.batch.wait, stream.drain) == (25, 0.2, 25)
     assert (stream.document.id, stream.document.text) == ("/id", ("/text",))
-    assert settings.accounts["onsite"].limits.in_flight == 2
+    assert isinstance(onsite := settings.accounts["onsite"], Local)
+    assert onsite.threads == 2
     assert azure(settings).limits.in_flight == 16
     assert settings.health.host == "127.0.0.1"
 
@@ -137,8 +138,16 @@ def test_one_pointer_or_account_need_not_be_a_list(read: Callable[..., Settings]
         ("accounts.azure.endpoint", f"https://a/?code={KEY}", "endpoint holds more than a host and a path"),
         ("accounts.azure.endpoint", "http://contoso.com", "endpoint would send documents and the key unencrypted"),
         ("accounts.azure.endpoint", "http://127.0.0.1.contoso.com", "endpoint would send documents and the key"),
-        ("accounts.azure.limits.inflight", 1, "accounts.azure.limits: unknown key 'inflight', did you mean 'in_flight'"),
-        ("accounts.azure.limits.in_flight", 0, "accounts.azure.limits.in_flight: Input should be greater than or equal"),
+        (
+            "accounts.azure.limits.inflight",
+            1,
+            "accounts.azure.limits: unknown key 'inflight', did you mean 'in_flight'",
+        ),
+        (
+            "accounts.azure.limits.in_flight",
+            0,
+            "accounts.azure.limits.in_flight: Input should be greater than or equal",
+        ),
         ("accounts.azure.job_deadline", "0s", "accounts.azure.job_deadline: Input should be greater than 0"),
         ("streams", [], "streams: must not be empty"),
         ("streams", {"tickets": {}}, "streams: must be a list"),
@@ -155,15 +164,27 @@ def test_one_pointer_or_account_need_not_be_a_list(read: Callable[..., Settings]
         ("streams.0.batch.wait", float("inf"), "streams[0].batch.wait: Input should be a finite number"),
         ("streams.0.batch.documents", 0, "streams[0].batch.documents: Input should be greater than or equal to 1"),
         ("streams.0.capacity.bytes", "64 Mb", "streams[0].capacity.bytes: write it as 64MiB (units: B, KB, MB"),
-        ("streams.0.document.text", "ticket.body", "streams[0].document.text[0]: 'ticket.body' is not a JSON pointer; "),
+        (
+            "streams.0.document.text",
+            "ticket.body",
+            "streams[0].document.text[0]: 'ticket.body' is not a JSON pointer; ",
+        ),
         ("streams.0.document.text", "ticket.body", "write /ticket/body"),
         ("streams.0.document.text", "/a~b", "streams[0].document.text[0]: '/a~b' is not a JSON pointer; write ~ as ~0"),
         ("streams.0.document.text", [], "streams[0].document.text: must not be empty"),
-        ("streams.0.routes", [{"clas": "a", "to": "x"}], "streams[0].routes[0]: unknown key 'clas', did you mean 'class'"),
+        (
+            "streams.0.routes",
+            [{"clas": "a", "to": "x"}],
+            "streams[0].routes[0]: unknown key 'clas', did you mean 'class'",
+        ),
         ("streams.0.routes", [{"to": "x"}], "streams[0].routes[0]: give either class (with at_least) or best_below"),
         ("streams.0.routes", [{"class": "a", "best_below": 0.5, "to": "x"}], "give either class (with at_least) or"),
         ("streams.0.routes", [{"best_below": 0.5, "at_least": 0.2, "to": "x"}], "at_least goes with class, not with"),
-        ("streams.0.routes", [{"class": "a", "at_least": 80, "to": "x"}], "streams[0].routes[0].at_least: Input should"),
+        (
+            "streams.0.routes",
+            [{"class": "a", "at_least": 80, "to": "x"}],
+            "streams[0].routes[0].at_least: Input should",
+        ),
         ("health.port", 70_000, "health.port: Input should be less than or equal to 65535"),
         ("log.level", "loud", "log.level: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("1", {}, "unknown key '1', known: accounts, delivery, health, kafka, log, streams"),
@@ -204,7 +225,17 @@ def test_two_streams_have_different_names_and_different_inputs(read: Callable[..
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [("200ms", 0.2), ("30s", 30), ("5m", 300), ("1h", 3600), ("1d", 86400), ("1.5 s", 1.5), ("7", 7), (7, 7), (0.5, 0.5)],
+    [
+        ("200ms", 0.2),
+        ("30s", 30),
+        ("5m", 300),
+        ("1h", 3600),
+        ("1d", 86400),
+        ("1.5 s", 1.5),
+        ("7", 7),
+        (7, 7),
+        (0.5, 0.5),
+    ],
 )
 def test_durations_are_written_with_units(read: Callable[..., Settings], written: object, seconds: float) -> None:
     assert read(with_setting("streams.0.batch.wait", written)).streams[0].batch.wait == pytest.approx(seconds)
@@ -218,7 +249,7 @@ def test_sizes_are_written_with_units(read: Callable[..., Settings], written: ob
 
 
 def test_a_version_that_yaml_takes_for_a_date_is_meant_as_it_is_written(read: Callable[..., Settings]) -> None:
-    tree = with_setting("accounts.azure.api_version", datetime.date(2022, 5, 1))
+    tree = with_setting("accounts.azure.api_version", date(2022, 5, 1))
     assert azure(read(tree)).api_version == "2022-05-01"
     assert azure(read(with_setting("accounts.azure.api_version", "2022-10-01-preview"))).api_version.endswith("preview")
 
@@ -329,6 +360,9 @@ def test_secrets_are_not_shown() -> None:
     for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(azure(settings).secret)):
         assert KEY not in shown
     assert azure(settings).secret.get_secret_value() == KEY
+    with pytest.raises(ValidationError) as refusal:
+        AzureLanguage.model_validate({**TREE["accounts"]["azure"], "task": KEY})
+    assert KEY not in str(refusal.value)
 
 
 def test_settings_do_not_change() -> None:
@@ -349,12 +383,12 @@ ENVIRONMENT = {
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], None]]:
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
     def put(values: dict[str, str]) -> None:
         for name, value in values.items():
             monkeypatch.setenv(name, value)
 
-    yield put
+    return put
 
 
 def test_the_environment_overrides_single_settings_of_the_file(

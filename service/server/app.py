@@ -78,7 +78,7 @@ class ServeOptions:
     `keys` are those that clients may use, one of which each request has to bring; there may be none on a loopback
     address. `port` 0 takes a free one. `plaintext` allows HTTP without TLS on other addresses. `public_url` is where
     clients reach the server when that is not what they write as Host (behind a proxy that ends TLS). `faults` is a file
-    of rules, `allow_faults` opens /_faults.
+    of rules, `allow_faults` opens /_faults. No job is shown as done before `least_job_seconds`.
     """
 
     data: Path

@@ -95,12 +95,12 @@ class Window:
 
     def admit(self, now: float) -> float:
         """Seconds until a request may come again; 0 if this one may, which then counts."""
-        if now >= self._began + self.seconds:
+        if now - self._began >= self.seconds:
             self._began, self._count = now, 0
         if self._count < self.limit:
             self._count += 1
             return 0.0
-        return self._began + self.seconds - now
+        return self.seconds - (now - self._began)  # in this order it never rounds to more than a window
 
 
 @dataclass(slots=True)
@@ -235,7 +235,7 @@ class Resource:
         if call.query.get("api-version") not in self._versions:
             spoken = f"api-version is to be one of {', '.join(sorted(self._versions))}."
             inner = {"code": "InvalidParameterValue", "message": spoken}
-            error = {"code": "InvalidRequest", "message": "Invalid parameter in request", "innererror": inner}
+            error = {"code": "InvalidRequest", "message": "Invalid parameter in request.", "innererror": inner}
             raise Refusal(400, error)
 
 

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import csv
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,8 @@ class Files:
     lines; empty lines are passed over. A record's offset is its line or row, from 0. How far the work has come is kept
     in `OUTPUT.progress` until the inputs are done. The counts are of this run alone.
     """
+
+    metadata_limit = sys.maxsize  # whatever were left out would be answered twice
 
     def __init__(self, inputs: Sequence[Path], output: Path, dead_letters: Path, dead_letter_topic: str) -> None:
         self._inputs = {Partition(path.as_posix(), 0): path for path in inputs}

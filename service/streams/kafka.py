@@ -48,7 +48,7 @@ from aiokafka.structs import OffsetAndMetadata
 from service import settings
 from service.documents import Position, Record
 from service.errors import Fenced, Misconfigured, Unavailable
-from service.offsets import Mark, Partition, Room
+from service.offsets import METADATA_LIMIT, Mark, Partition, Room
 from service.pipeline import Owner
 from service.routing import Message
 from service.telemetry import Telemetry
@@ -69,6 +69,8 @@ log = structlog.get_logger(__name__)
 
 class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     """The records of one topic, read as a member of the consumer group."""
+
+    metadata_limit = METADATA_LIMIT
 
     def __init__(self, kafka: settings.Kafka, topic: str) -> None:
         self._kafka = kafka

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from service.documents import Record
 from service.errors import Fenced
-from service.offsets import Mark, Partition, Room
+from service.offsets import METADATA_LIMIT, Mark, Partition, Room
 from service.pipeline import Owner
 from service.routing import Message
 
@@ -16,6 +16,8 @@ class MemorySource:
 
     `committed` is what a broker would remember: hand it to the next source to go on where this one left off.
     """
+
+    metadata_limit = METADATA_LIMIT
 
     def __init__(
         self,

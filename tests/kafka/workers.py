@@ -18,10 +18,6 @@ from service.model.train import train
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
-DOCUMENTS_PER_SECOND = 1000
-"""What a worker may classify: slow enough to be met in the middle of things."""
-IN_FLIGHT, BATCH = 4, 25
-
 
 def small_model(folder: Path) -> Path:
     """A model of two classes that tells parcels from passwords."""
@@ -41,27 +37,22 @@ def configuration(folder: Path, tree: Mapping[str, Any], **stream: Any) -> Path:
         "kafka": {
             "bootstrap_servers": tree["bootstrap"],
             "group_id": tree["input"],
-            "session_timeout": "2s",
+            "session_timeout": "3s",
+            "rebalance_timeout": "8s",
             "fetch_max_wait": "100ms",
             "request_timeout": "5s",
         },
-        "accounts": {
-            "onsite": {
-                "provider": "local",
-                "model": str(tree["model"]),
-                "limits": {"in_flight": IN_FLIGHT, "characters_per_second": 52 * DOCUMENTS_PER_SECOND},
-            }
-        },
+        "accounts": {"onsite": {"provider": "local", "model": str(tree["model"]), "threads": 1}},
         "streams": [
             {
                 "name": "tickets",
                 "input": tree["input"],
                 "classify_with": "onsite",
-                "batch": {"documents": BATCH, "wait": "50ms"},
+                "batch": {"documents": 25, "wait": "50ms"},
                 "output": tree["output"],
                 "dead_letter": tree["dead"],
                 "commit_every": "200ms",
-                "drain": "10s",
+                "drain": "5s",
                 **stream,
             }
         ],

@@ -3,7 +3,6 @@ import signal
 import socket
 import sqlite3
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from service.errors import Misconfigured
 from service.server.app import Registration, ServeOptions, serving
@@ -146,7 +146,12 @@ async def test_a_model_missing_from_the_data_folder_is_named_with_its_deployment
 async def test_it_serves_on_a_free_port_until_the_context_ends(tmp_path: Path, models: Path) -> None:
     options = ServeOptions(tmp_path, port=0, keys=(KEY,), models=registered(models))
     async with serving(options) as url, httpx.AsyncClient(base_url=url, headers=HEADERS) as client:
-        response = await client.post(JOBS, params={"api-version": VERSION}, json=submission(BILLING))
+        response = await client.post(
+            JOBS,
+            params={"api-version": VERSION},
+            json=submission(BILLING),
+            headers={"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.0.0.1"},  # anybody can write these
+        )
         assert response.headers["operation-location"].startswith(f"{url}{JOBS}/")
         assert (await ended(client, response.headers["operation-location"]))["status"] == "succeeded"
         assert "server" not in response.headers
@@ -206,14 +211,15 @@ async def test_requests_are_limited_where_asked(tmp_path: Path) -> None:
 
 async def test_it_serves_over_tls(tmp_path: Path, models: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    pair = ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-nodes"]
-    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", *pair, *subject]
-    await asyncio.to_thread(subprocess.run, request, check=True, capture_output=True)
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
     options = ServeOptions(
         tmp_path / "data", port=0, keys=(KEY,), models=registered(models), tls_certificate=certificate, tls_key=key
     )
-    trust = ssl.create_default_context(cafile=str(certificate))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
     async with serving(options) as url, httpx.AsyncClient(base_url=url, headers=HEADERS, verify=trust) as client:
         assert url.startswith("https://127.0.0.1:")
         response = await client.post(JOBS, params={"api-version": VERSION}, json=submission(BILLING))
