@@ -21,8 +21,11 @@ from multiprocessing.connection import Connection
 from statistics import quantiles
 from typing import Any
 
+import aiohttp
 import orjson
 import uvicorn
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaPartition
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -69,6 +72,7 @@ class Report:
     docs_per_s: float
     share_of_ideal: float
     cpu_us_per_document: float
+    bare_loop_cpu_us_per_document: float
     added_latency_ms: dict[str, float]
     peak_memory_mb: float
 
@@ -96,9 +100,11 @@ def bench(bootstrap: str | None, steps: Steps) -> Report:
     with _process(_endpoint) as endpoint:
         url = endpoint.recv()
         with steps.step(f"full load: {IN_FLIGHT} × {BATCH} documents at {ENDPOINT_SECONDS * 1000:.0f} ms"):
-            full, _ = _measure(bootstrap, url, None)
+            full, _ = _measure(_worker, bootstrap, url, None)
+        with steps.step("the same by a bare loop"):
+            bare, _ = _measure(_bare_loop, bootstrap, url, None)
         with steps.step("half load: latency"):
-            half, latencies = _measure(bootstrap, url, IDEAL / 2)
+            half, latencies = _measure(_worker, bootstrap, url, IDEAL / 2)
     added = [latency - ENDPOINT_SECONDS * 1000 for latency in latencies]
     cuts = quantiles(added, n=100)
     return Report(
@@ -109,18 +115,25 @@ def bench(bootstrap: str | None, steps: Steps) -> Report:
         ideal_docs_per_s=IDEAL,
         docs_per_s=round(full["documents"] / full["seconds"], 1),
         share_of_ideal=round(full["documents"] / full["seconds"] / IDEAL, 4),
-        cpu_us_per_document=round(full["cpu_seconds"] / full["documents"] * 1e6, 1),
+        cpu_us_per_document=_cpu(full),
+        bare_loop_cpu_us_per_document=_cpu(bare),
         added_latency_ms={"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)},
         peak_memory_mb=round(max(full["peak_memory_mb"], half["peak_memory_mb"]), 1),
     )
 
 
-def _measure(bootstrap: str | None, url: str, rate: float | None) -> tuple[dict[str, float], list[float]]:
+def _cpu(measured: dict[str, float]) -> float:
+    return round(measured["cpu_seconds"] / max(1, measured["documents"]) * 1e6, 1)
+
+
+def _measure(
+    target: Callable[..., None], bootstrap: str | None, url: str, rate: float | None
+) -> tuple[dict[str, float], list[float]]:
     """What the worker says of itself, and the latencies in milliseconds that the feed saw."""
     with _process(_feed, bootstrap, rate) as feed:
         where, *topics = _received(feed)
         place = _Place(where, url, *topics)
-        with _process(_worker, place) as worker:
+        with _process(target, place) as worker:
             _received(worker)  # it has its partitions
             feed.send("begin")
             time.sleep(_WARM_UP)
@@ -290,15 +303,6 @@ async def _work(connection: Connection, place: _Place) -> None:
     wanted = _settings(place)
     (stream,), telemetry, stop = wanted.streams, Telemetry(), asyncio.Event()
     finished = telemetry.records_finished.labels(stream.input, "classified")
-
-    def standing() -> tuple[float, float, float]:
-        return time.monotonic(), time.process_time(), finished._value.get()  # noqa: SLF001  there is no other way to read it
-
-    async def told() -> None:
-        while not connection.poll():  # noqa: ASYNC110  as above
-            await asyncio.sleep(0.01)
-        connection.recv()
-
     async with (
         accounts.opened(wanted.accounts, stream.classify_with, telemetry) as ready,
         kafka.producing(wanted.kafka, telemetry) as sink,
@@ -311,16 +315,84 @@ async def _work(connection: Connection, place: _Place) -> None:
         while len(source.ends()) < _PARTITIONS:  # noqa: ASYNC110  as above
             await asyncio.sleep(0.05)
         settle_memory()
-        connection.send("ready")
-        await told()
-        began = standing()
-        await told()
-        seconds, cpu, documents = (now - then for now, then in zip(standing(), began, strict=True))
-        scale = 1024 if sys.platform == "linux" else 1024**2
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-        measured = {"seconds": seconds, "cpu_seconds": cpu, "documents": documents, "peak_memory_mb": peak}
-        connection.send(measured)
+        await _answer_for(connection, finished._value.get)  # noqa: SLF001  there is no other way to read a counter
         stop.set()
+
+
+async def _answer_for(connection: Connection, finished: Callable[[], float]) -> None:
+    """Say what was done, and what it cost, between being told to begin and to end."""
+
+    def standing() -> tuple[float, float, float]:
+        return time.monotonic(), time.process_time(), finished()
+
+    async def told() -> None:
+        while not connection.poll():  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.01)
+        connection.recv()
+
+    connection.send("ready")
+    await told()
+    began = standing()
+    await told()
+    seconds, cpu, documents = (now - then for now, then in zip(standing(), began, strict=True))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    connection.send({"seconds": seconds, "cpu_seconds": cpu, "documents": documents, "peak_memory_mb": peak})
+
+
+# The bare loop: the same calls by aiokafka and aiohttp with nothing around them. No commits, limits, errors or metrics:
+# what it costs on this machine, at this hour, is what the worker's cost is to be held against.
+
+
+def _bare_loop(connection: Connection, place: _Place) -> None:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_loop(connection, place))
+
+
+async def _loop(connection: Connection, place: _Place) -> None:
+    where, done = place.bootstrap, 0
+    consumer = AIOKafkaConsumer(bootstrap_servers=where, fetch_max_wait_ms=5, auto_offset_reset="earliest")
+    producer = AIOKafkaProducer(bootstrap_servers=where, enable_idempotence=True, max_batch_size=128 * 1024)
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
+    jobs, places = f"{place.url}/language/analyze-text/jobs?api-version=2023-04-01", asyncio.Semaphore(IN_FLIGHT)
+    tasks = [{"kind": "CustomSingleLabelClassification", "parameters": {"projectName": "b", "deploymentName": "b"}}]
+
+    async def settle(records: list[Any]) -> None:
+        nonlocal done
+        texts = [orjson.loads(record.value)["text"] for record in records]
+        documents = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
+        body = orjson.dumps({"analysisInput": {"documents": documents}, "tasks": tasks})
+        async with session.post(jobs, data=body, headers={"Content-Type": "application/json"}) as response:
+            job = response.headers["operation-location"]
+        await asyncio.sleep(ENDPOINT_SECONDS)
+        while True:
+            async with session.get(job) as response:
+                answer = orjson.loads(await response.read())
+            if answer["status"] == "succeeded":
+                break
+        places.release()
+        answers = answer["tasks"]["items"][0]["results"]["documents"]
+        sent = [
+            await producer.send(
+                place.classified, orjson.dumps(each), record.key, record.partition, headers=list(record.headers)
+            )
+            for record, each in zip(records, answers, strict=True)
+        ]
+        await asyncio.gather(*sent)
+        done += len(records)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as under_way:
+            while True:
+                await places.acquire()
+                found = await consumer.getmany(timeout_ms=1000, max_records=BATCH)
+                under_way.create_task(settle([record for records in found.values() for record in records]))
+
+    async with consumer, producer, session:
+        consumer.assign([KafkaPartition(place.incoming, number) for number in range(_PARTITIONS)])
+        settle_memory()
+        running = asyncio.create_task(run())
+        await _answer_for(connection, lambda: done)
+        running.cancel()
 
 
 def _settings(place: _Place) -> settings.Settings:

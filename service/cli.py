@@ -385,6 +385,9 @@ def _bench_table(report: benchmark.Report) -> Table:
     for figure in report.figures():
         verdict = "[green]met[/]" if figure.met else "[red]missed[/]"
         table.add_row(figure.name, f"{figure.measured:g} {figure.unit}", f"{figure.goal} {figure.unit}", verdict)
+    table.add_row(
+        "CPU a document of a bare loop of the same calls", f"{report.bare_loop_cpu_us_per_document:g} µs", "", ""
+    )
     table.add_row("added latency at half load, median", f"{report.added_latency_ms['p50']:g} ms", "", "")
     table.add_row("peak memory", f"{report.peak_memory_mb:g} MB", "", "")
     return table

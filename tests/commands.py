@@ -17,7 +17,7 @@ from service.model.examples import Example
 from service.model.train import train
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60.0
+PATIENCE = 100.0
 NOWHERE = "127.0.0.1:1"
 """Where nobody listens."""
 LABELSTREAM = (sys.executable, "-m", "service")
@@ -84,16 +84,29 @@ def labelstream(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, `under` a line of shell that starts it as `"$@"`; `more` goes into its environment."""
     shell = ("sh", "-c", under, "sh") if under else ()
-    return subprocess.run(
+    with subprocess.Popen(
         [*shell, *LABELSTREAM, *map(str, arguments)],
         cwd=cwd,
         env=environment(**more),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    ) as process:
+        try:
+            written = process.communicate(timeout=PATIENCE)
+        finally:
+            end(process)
+    return subprocess.CompletedProcess(process.args, process.returncode, *written)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process so that it can end those that it has started; by force where it does not obey."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 class Running:
@@ -150,7 +163,7 @@ def started(folder: Path, *arguments: object, **more: str) -> Iterator[Running]:
         try:
             yield Running(process, log)
         finally:
-            process.kill()
+            end(process)
 
 
 @contextmanager

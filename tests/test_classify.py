@@ -37,10 +37,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.mktemp("models") / "small")
 
 
-def local(model: Path, **limits: Any) -> dict[str, Any]:
-    return {"provider": "local", "model": str(model), "limits": limits}
-
-
 def best(result: dict[str, Any]) -> tuple[str, str]:
     return result["id"], result["best"]["name"]
 
@@ -105,23 +101,22 @@ def test_a_run_that_is_broken_off_is_gone_on_with(tmp_path: Path, model: Path, n
     write_lines(tmp_path / "in.jsonl", documents)
     out, note = tmp_path / "out.jsonl", tmp_path / "out.jsonl.progress"
 
-    def configured(**limits: Any) -> Path:
-        settings = tree(NOWHERE, local(model, **limits), TOPICS, commit_every="50ms")
-        return write_config(tmp_path / "triage.yaml", settings)
+    with serving(tmp_path, model, "--log-level", "warning") as (url, _):
+        account = served_account(url, limits={"characters_per_second": 35 * 1000})  # a thousand documents a second
+        slowly = write_config(tmp_path / "slowly.yaml", tree(NOWHERE, account, TOPICS, commit_every="50ms"))
+        with started(tmp_path, "classify", "in.jsonl", "--config", slowly, "--out", out, "--json") as run:
+            run.wait_until(lambda: note.exists() and orjson.loads(note.read_bytes())["sizes"][0])
+            assert run.ended_by(number) == code
+            if number == signal.SIGINT:
+                said = orjson.loads(run.line())
+                assert (said["finished"], said["resumed"]) == (False, False)
+                assert 0 < said["documents"] < len(documents)
+        assert 0 < out.read_bytes().count(b"\n") < len(documents)
+        with out.open("ab") as torn:
+            torn.write(b'{"id":"4999","stream":"tick')  # what a power cut leaves
 
-    slowly = configured(characters_per_second=35 * 1000)  # a thousand documents a second
-    with started(tmp_path, "classify", "in.jsonl", "--config", slowly, "--out", out, "--json") as run:
-        run.wait_until(lambda: note.exists() and orjson.loads(note.read_bytes())["sizes"][0])
-        assert run.ended_by(number) == code
-        if number == signal.SIGINT:
-            said = orjson.loads(run.line())
-            assert (said["finished"], said["resumed"]) == (False, False)
-            assert 0 < said["documents"] < len(documents)
-    assert 0 < out.read_bytes().count(b"\n") < len(documents)
-    with out.open("ab") as torn:
-        torn.write(b'{"id":"4999","stream":"tick')  # what a power cut leaves
-
-    resumed = labelstream("classify", "in.jsonl", "--config", configured(), "--out", out, "--json", cwd=tmp_path)
+        config = write_config(tmp_path / "triage.yaml", tree(NOWHERE, served_account(url), TOPICS))
+        resumed = labelstream("classify", "in.jsonl", "--config", config, "--out", out, "--json", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     summary = orjson.loads(resumed.stdout)
     assert (summary["finished"], summary["resumed"]) == (True, True)
@@ -159,9 +154,8 @@ def test_the_accounts_of_a_configuration_classify_files_and_neither_side_tells(t
 
 def test_a_crash_in_the_middle_shows_neither_texts_nor_keys(tmp_path: Path, model: Path) -> None:
     write_lines(tmp_path / "in.jsonl", [{"id": n, "text": f"{CANARY_TEXT} {n}"} for n in range(2000)])
-    key = {**served_account(f"http://{NOWHERE}"), "limits": {"in_flight": 1}}
-    settings = tree(NOWHERE, local(model), TOPICS)
-    settings["accounts"]["azure"] = key
+    settings = tree(NOWHERE, {"provider": "local", "model": str(model)}, TOPICS)
+    settings["accounts"]["azure"] = served_account(f"http://{NOWHERE}")
     config = write_config(tmp_path / "triage.yaml", settings)
     command = ("classify", "in.jsonl", "--config", config, "--out", "out.jsonl")
     run = labelstream(*command, cwd=tmp_path, under='ulimit -f 128; exec "$@"')  # the disk is full

@@ -172,7 +172,7 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
             for offset, row in enumerate(reader):
                 yield offset, orjson.dumps({name: value for name, value in row.items() if isinstance(name, str)})
         except csv.Error as error:
-            raise Misconfigured(f"{path}: line {reader.line_num}: {error}") from None
+            raise Misconfigured(f"{path}: line {reader.line_num + 1}: {error}") from None
 
 
 def _cut(path: Path, size: int) -> BinaryIO:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import httpx
 import orjson
 import pytest
 import uvicorn
@@ -20,7 +19,7 @@ from service.telemetry import Telemetry
 from service.transport import PacedClient
 
 
-def client(request_timeout: float = 10.0) -> httpx.AsyncClient:
+def client(request_timeout: float = 10.0) -> PacedClient:
     """The client that the service makes for an account."""
     return PacedClient(Limits(settings.Limits()), Telemetry().account("azure", "azure_language"), request_timeout)
 
@@ -101,6 +100,6 @@ def replay(replaying: Replay) -> Iterator[Replay]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
+async def http() -> AsyncIterator[PacedClient]:
     async with client() as ready:
         yield ready

@@ -208,13 +208,14 @@ class GroupContract(SourceContract):
             holder.offsets.resolve(records[:4] + records[6:8])
             async with harness.taken_away(holder.source):
                 assert holder.offsets.partitions == (), "it was told, and was let commit before"
+                await harness.fill(values(1, first=10))
                 assert not await holder.poll()
             async with asyncio.timeout(PATIENCE):
                 read: list[Record] = []
-                while len(read) < 6:
+                while len(read) < 7:
                     read += await holder.poll() or []
             wanted = holder.offsets.track(read)
-        assert [each.value for each in wanted] == [values(1, number)[0] for number in (4, 5, 8, 9)]
+        assert [each.value for each in wanted] == [values(1, number)[0] for number in (4, 5, 8, 9, 10)]
         assert [holder.told[0], holder.told[-1]] == ["assigned", "assigned"]
         assert "revoked" in holder.told
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from service.offsets import Mark, Partition
 from service.pipeline import Sink, Source
 from service.streams.files import Files
 from service.streams.memory import MemorySink, MemorySource
@@ -18,16 +17,17 @@ from tests.streams.contract import Found, GroupContract, SinkContract, SourceCon
 class Memory:
     def __init__(self) -> None:
         self._values: list[bytes] = []
-        self._committed: dict[Partition, Mark] = {}
+        self._source = MemorySource(partitions=[INPUT])
 
     async def fill(self, values: Sequence[bytes]) -> None:
+        for offset, value in enumerate(values, start=len(self._values)):
+            self._source.add(record(offset, value))
         self._values += values
 
     def source(self) -> Source:
         records = [record(offset, value) for offset, value in enumerate(self._values)]
-        source = MemorySource(records, committed=self._committed, ends=False, partitions=[INPUT])
-        self._committed = source.committed
-        return source
+        self._source = MemorySource(records, committed=self._source.committed, ends=False, partitions=[INPUT])
+        return self._source
 
     @asynccontextmanager
     async def taken_away(self, source: Source) -> AsyncIterator[None]:
