@@ -80,7 +80,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def labelstream(
-    *arguments: object, cwd: Path | None = None, under: str = "", **more: str
+    *arguments: object, cwd: Path | None = None, under: str = "", patience: float = PATIENCE, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, `under` a line of shell that starts it as `"$@"`; `more` goes into its environment."""
     shell = ("sh", "-c", under, "sh") if under else ()
@@ -94,7 +94,7 @@ def labelstream(
         text=True,
     ) as process:
         try:
-            written = process.communicate(timeout=PATIENCE)
+            written = process.communicate(timeout=patience)
         finally:
             end(process)
     return subprocess.CompletedProcess(process.args, process.returncode, *written)

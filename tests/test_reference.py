@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import httpx
 import pytest
 import yaml
 from pydantic import TypeAdapter
@@ -25,6 +24,7 @@ from service.server import telemetry as server_telemetry
 from service.server.gateway import Gateway, Resource
 from service.streams.files import _letter
 from service.streams.kafka import _without_value
+from service.transport import PacedClient
 from tests import reference
 from tests.records import written
 
@@ -144,14 +144,10 @@ async def result() -> Message:
         task="single_label",
     )
     record = written(0, "Where is my refund?")
-    async with httpx.AsyncClient() as http:
-        azure = Account(
-            "azure",
-            account.provider,
-            AzureLanguage(account, http),
-            limits=Limits(account.limits),
-            telemetry=telemetry.Telemetry().account("azure", account.provider),
-        )
+    limits, events = Limits(account.limits), telemetry.Telemetry().account("azure", account.provider)
+    async with PacedClient(limits, events, account.request_timeout) as http:
+        provider = AzureLanguage(account, http)
+        azure = Account("azure", account.provider, provider, limits=limits, telemetry=events)
         outcome = Classified((ClassScore("refund", 0.9),), 1)
         document = Document(record, "T-1", "Where is my refund?", None, 1_700_000_000.0)
         (message,) = route(STREAM, Answer([document], [outcome], azure, 1, 1_700_000_001.0))

@@ -54,7 +54,7 @@ from service.routing import Message
 from service.telemetry import Telemetry
 
 _MOST_RECORDS = 1000
-_COMMIT_PATIENCE = 10.0
+_COMMIT_PATIENCE = 5.0
 _STOP_PATIENCE = 5.0
 _SILENCE = 10.0
 """Seconds without room after which the partitions are paused and the broker is shown that we are alive."""
@@ -190,7 +190,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             find = self._consumer.beginning_offsets if from_the_start else self._consumer.end_offsets
             begin = {tp: Mark(offset) for tp, offset in (await find(fresh)).items()}
             if not from_the_start:  # or what arrives before our first commit would be skipped by a restart
-                await self.commit({Partition(*tp): mark for tp, mark in begin.items()})
+                with contextlib.suppress(Fenced):  # they are somebody else's already, who begins there anew
+                    await self.commit({Partition(*tp): mark for tp, mark in begin.items()})
             marks |= begin
         return marks
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from aiokafka.protocol.group import LeaveGroupRequest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from service import settings
@@ -133,6 +133,23 @@ async def test_what_was_finished_above_the_mark_is_not_read_again_by_the_next_me
         successor.offsets.resolve(again)
         await successor.commit()
     assert (await topics.committed(bootstrap, name, name))[0] == Mark(10, "")
+
+
+async def test_what_retention_has_removed_is_passed_over(bootstrap: str, topic: MAKE_TOPIC) -> None:
+    name = topic()
+    fill(bootstrap, name, map(topics.document, range(50)))
+    async with reading(connection(bootstrap, name), name) as member:
+        member.offsets.resolve((await member.take(50))[:10])
+        await member.commit()
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    before = TopicPartition(name, 0, 30)
+    admin.delete_records([before])[before].result(30)
+    async with reading(connection(bootstrap, name), name) as successor:
+        again = await successor.take(20)
+        assert offsets_of(again) == list(range(30, 50))
+        successor.offsets.resolve(again)
+        await successor.commit()
+    assert (await topics.committed(bootstrap, name, name))[0] == Mark(50)
 
 
 async def test_what_a_transactional_producer_took_back_is_not_read_and_its_gaps_are_committed_over(

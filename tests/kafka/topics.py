@@ -57,7 +57,7 @@ def fill(
     """Append values, spread over the partitions unless told otherwise; `properties` are librdkafka's, `.` as `_`."""
     named = {name.replace("_", "."): value for name, value in properties.items()}
     producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 16 * 1024**2, "linger.ms": 5, **named})
-    partitions = range(len(producer.list_topics(topic, timeout=10).topics[topic].partitions))
+    partitions = range(len(producer.list_topics(topic, timeout=PATIENCE).topics[topic].partitions))
     for value, turn in zip(values, count()):
         chosen = partition if partition >= 0 else partitions[turn % len(partitions)]
         while True:
@@ -76,9 +76,9 @@ def ends(bootstrap: str, topic: str) -> dict[int, int]:
     try:
         while True:
             try:
-                partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+                partitions = consumer.list_topics(topic, timeout=PATIENCE).topics[topic].partitions
                 asked = [TopicPartition(topic, number) for number in partitions]
-                return {tp.partition: consumer.get_watermark_offsets(tp, timeout=10)[1] for tp in asked}
+                return {tp.partition: consumer.get_watermark_offsets(tp, timeout=PATIENCE)[1] for tp in asked}
             except KafkaException:  # a broker that has just been started does not lead its partitions yet
                 if time.monotonic() > deadline:
                     raise
@@ -94,7 +94,7 @@ def size(bootstrap: str, topic: str) -> int:
 def read(bootstrap: str, topic: str) -> list[Read]:
     """All that a topic holds now, partition by partition."""
     consumer = _reader(bootstrap)
-    left = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+    left = set(consumer.list_topics(topic, timeout=PATIENCE).topics[topic].partitions)
     found: list[Read] = []
     try:
         consumer.assign([TopicPartition(topic, number, 0) for number in left])
@@ -130,7 +130,7 @@ async def committed(bootstrap: str, group: str, topic: str) -> dict[int, Mark]:
 def members(bootstrap: str, group: str) -> dict[str, set[tuple[str, int]]]:
     """The members of a group, and the partitions that each of them has."""
     admin = AdminClient({"bootstrap.servers": bootstrap})  # while the answer is awaited
-    described = admin.describe_consumer_groups([group])[group].result(30)
+    described = admin.describe_consumer_groups([group])[group].result(PATIENCE)
     return {
         member.member_id: {(tp.topic, tp.partition) for tp in member.assignment.topic_partitions}
         for member in described.members

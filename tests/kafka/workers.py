@@ -40,7 +40,7 @@ def configuration(folder: Path, tree: Mapping[str, Any], **stream: Any) -> Path:
             "session_timeout": "3s",
             "rebalance_timeout": "8s",
             "fetch_max_wait": "100ms",
-            "request_timeout": "5s",
+            "request_timeout": "10s",
         },
         "accounts": {"onsite": {"provider": "local", "model": str(tree["model"]), "threads": 1}},
         "streams": [
