@@ -20,6 +20,8 @@ from service.limits import Limits
 from service.telemetry import AccountStatistics, AccountTelemetry
 
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.5, 30.0
+_LONGEST_QUIET = 3600.0
+"""Seconds that a `Retry-After` is believed: a slip in one header must not silence an account for years."""
 
 
 class Provider(Protocol):
@@ -146,7 +148,7 @@ class Account:
         if isinstance(error, JobLost):
             self.telemetry.error("job", "job_lost")
         if error.retry_after:  # one of zero is no reason to ask again at once, and again
-            self.limits.quiet(error.retry_after)
+            self.limits.quiet(min(error.retry_after, _LONGEST_QUIET))
         elif asked_at > self._failed_at and not self.limits.quiet_for:  # calls that were out together fail as one
             self._failures += 1
             self._failed_at = _now()

@@ -1,7 +1,7 @@
 """`/livez`, `/readyz` and `/metrics`, read from `statistics()`; no document, key or address is shown.
 
-Alive means that the event loop turns. Ready means that every stream has partitions and is not draining. Neither asks
-whether Kafka or a provider is well: an outage is waited out, not restarted away.
+Alive means that the event loop turns. Ready means that every stream has joined its group and is not draining. Neither
+asks whether Kafka or a provider is well: an outage is waited out, not restarted away.
 """
 
 import asyncio
@@ -30,10 +30,14 @@ def app(telemetry: Telemetry) -> Starlette:
 
     async def readyz(_: Request) -> Response:
         streams = {
-            stream.topic: {"assigned_partitions": len(stream.ends), "draining": stream.draining}
+            stream.topic: {
+                "joined": stream.joined,
+                "assigned_partitions": len(stream.ends),
+                "draining": stream.draining,
+            }
             for stream in telemetry.stream_statistics()
         }
-        ready = bool(streams) and all(each["assigned_partitions"] and not each["draining"] for each in streams.values())
+        ready = bool(streams) and all(each["joined"] and not each["draining"] for each in streams.values())
         return JSONResponse({"ready": ready, "streams": streams}, 200 if ready else 503)
 
     async def metrics(request: Request) -> Response:

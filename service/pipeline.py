@@ -118,6 +118,7 @@ class _Work:
         self._reader = Reader(stream.document, dispatcher.characters_per_document)
         self._batches: dict[Batch, asyncio.Task[None]] = {}
         self._commit_turn = asyncio.Lock()
+        self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)
         self.batch_size = min(stream.batch.documents, dispatcher.documents_per_call)
         characters = min(stream.batch.characters, dispatcher.characters_per_call)
@@ -211,12 +212,14 @@ class _Work:
         began = _now()
         for partition, mark in marks.items():
             self.offsets.assign(partition, mark)
+        self._joined = True
         self._telemetry.rebalanced("assigned", _now() - began)
         log.info("partitions_assigned", topic=self._stream.input, partitions=[number for _, number in marks])
 
     async def revoked(self, partitions: Iterable[Partition]) -> None:
         """Finish what is out at a classifier, commit it, and forget the rest."""
         partitions, began = list(partitions), _now()
+        self._joined = False
         self.offsets.close(partitions)
         self.give_up_waiting(partitions)
         drained = await self.offsets.wait_idle(partitions, self._stream.drain)
@@ -296,6 +299,7 @@ class _Work:
             len(self._batches),
             self.offsets.statistics(),
             self._source.ends(),
+            joined=self._joined,
             draining=self._stop.is_set(),
         )
 

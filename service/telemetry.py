@@ -53,13 +53,18 @@ _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 @dataclass(frozen=True, slots=True)
 class StreamStatistics:
-    """A stream as it stands; `ends` are the offsets that each partition's next record will get."""
+    """A stream as it stands.
+
+    `ends` are the offsets that each partition's next record will get, `joined` is whether the group has told us which
+    partitions are ours, be it none.
+    """
 
     topic: str
     capacity: int
     batches: int
     offsets: OffsetsStatistics
     ends: dict[Partition, int]
+    joined: bool = True
     draining: bool = False
 
 

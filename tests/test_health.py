@@ -59,7 +59,7 @@ async def working(records: Sequence[Record], telemetry: Telemetry) -> AsyncItera
         await task
 
 
-async def test_a_process_is_alive_as_soon_as_it_answers_and_ready_when_it_has_partitions() -> None:
+async def test_a_process_is_alive_as_soon_as_it_answers_and_ready_when_it_has_joined() -> None:
     telemetry = Telemetry()
     async with asked(telemetry) as http:
         assert (await http.get("/livez")).json() == {"alive": True}
@@ -69,10 +69,13 @@ async def test_a_process_is_alive_as_soon_as_it_answers_and_ready_when_it_has_pa
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()) == (
                 200,
-                {"ready": True, "streams": {"incoming": {"assigned_partitions": 1, "draining": False}}},
+                {"ready": True, "streams": {"incoming": {"joined": True, "assigned_partitions": 1, "draining": False}}},
             )
             await source.revoke([INPUT])
             assert (await http.get("/readyz")).status_code == 503
+            await source.assign([])
+            assert (await http.get("/readyz")).status_code == 200, "a replica too many has no partition, and is well"
+            await source.revoke([])
             await source.assign([INPUT])
             assert (await http.get("/readyz")).status_code == 200
             stop.set()
