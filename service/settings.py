@@ -426,10 +426,11 @@ class Settings(Branch):
                 " so each stream would see a part of them"
             )
         for i, stream in enumerate(self.streams):
-            if stream.drain >= self.kafka.rebalance_timeout:
+            if stream.drain >= min(self.kafka.rebalance_timeout, self.kafka.request_timeout):
                 raise ValueError(
                     f"streams[{i}].drain: {stream.drain:g} s is not below kafka.rebalance_timeout"
-                    f" ({self.kafka.rebalance_timeout:g} s), so a rebalance would not wait for it"
+                    f" ({self.kafka.rebalance_timeout:g} s) and kafka.request_timeout"
+                    f" ({self.kafka.request_timeout:g} s), so a rebalance would not wait for it"
                 )
             for name in stream.classify_with:
                 if name not in self.accounts:

@@ -80,7 +80,8 @@ async def check_topics(settings: Settings) -> None:
     if missing := await kafka.missing_topics(settings.kafka, wanted):
         raise Misconfigured(
             "\n".join(
-                f"{wanted[topic]}: there is no topic {topic!r}; create it, or correct the name" for topic in missing
+                f"{wanted[topic]}: there is no topic {topic!r} that this user may see; create it, or correct the name"
+                for topic in missing
             )
         )
 
