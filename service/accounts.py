@@ -60,7 +60,9 @@ async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack
         account = Account(name, branch.provider, local, limits=limits, telemetry=events)
     else:
         limits = Limits(branch.limits)
-        http = await stack.enter_async_context(PacedClient(limits, events, branch.request_timeout))
+        http = await stack.enter_async_context(
+            PacedClient(limits, events, branch.request_timeout, on_this_machine=branch.on_this_machine)
+        )
         azure = AzureLanguage(branch, http)
         account = Account(
             name, branch.provider, azure, limits=limits, telemetry=events, job_deadline=branch.job_deadline

@@ -149,19 +149,16 @@ def _measure(
 @contextmanager
 def _process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
     ours, theirs = _spawning.Pipe()
-    process = _spawning.Process(target=_apart, args=(target, theirs, *arguments), daemon=True)
+    process = _spawning.Process(target=target, args=(theirs, *arguments), daemon=True)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C reaches them too, and is ours to act on
     process.start()
+    signal.signal(signal.SIGINT, handler)
     theirs.close()
     try:
         yield ours
     finally:
         process.terminate()
         process.join()
-
-
-def _apart(target: Callable[..., None], connection: Connection, *arguments: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, and is the parent's to act on
-    target(connection, *arguments)
 
 
 def _received(connection: Connection) -> Any:
@@ -239,8 +236,9 @@ def _endpoint(connection: Connection) -> None:
 def _feed(connection: Connection, bootstrap: str | None, rate: float | None) -> None:
     name = f"bench-{secrets.token_hex(4)}"
     topics = [f"{name}.incoming", f"{name}.classified", f"{name}.dead"]
+    linger = 20 if rate is None else 1  # the mock answers a fetch with one batch a partition, however small
     if bootstrap is None:
-        producer = Producer({"test.mock.num.brokers": 1, "log_level": 0, "linger.ms": 1})
+        producer = Producer({"test.mock.num.brokers": 1, "log_level": 0, "linger.ms": linger})
         for topic in topics:
             producer.list_topics(topic, timeout=10)
         broker = next(iter(producer.list_topics(timeout=10).brokers.values()))
@@ -256,7 +254,7 @@ def _feed(connection: Connection, bootstrap: str | None, rate: float | None) -> 
         connection.send(Unavailable(f"--bootstrap {bootstrap}: no topics can be made there: {error}"))
         return
     try:
-        producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1})
+        producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": linger})
         _load(connection, producer, bootstrap, topics, rate)
     finally:
         admin.delete_topics(topics)

@@ -335,7 +335,7 @@ async def _feed(wanted: settings.Settings, documents: Iterator[Example], tally: 
             while tally.ahead >= _AHEAD or tally.bytes_ahead > _BYTES_AHEAD:  # noqa: ASYNC110  no hurry
                 await asyncio.sleep(_LOOK / 10)
             name = f"{document.id}/{number}"
-            value = orjson.dumps({"id": name, "text": document.text})
+            value = orjson.dumps({"id": name, "text": document.text.encode(errors="replace").decode()})
             tally.sent(name, len(value), document.labels)
             await producer.send(stream.input, value, key=name.encode())
 

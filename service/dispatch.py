@@ -1,7 +1,8 @@
 """Who answers a batch: accounts in order of preference, tried until one does.
 
 An outage is not the documents' fault: while no account can answer, a batch waits here and its offsets stay uncommitted.
-A request that is refused for its content is halved until the document at fault stands alone.
+A request that is refused for its content, or whose job is lost time and again while others are answered, is halved
+until the document at fault stands alone.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ from service.limits import Limits
 from service.telemetry import AccountStatistics, AccountTelemetry
 
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.5, 30.0
+_MOST_LOSSES = 4
+"""Jobs that the same documents may lose, while others are answered, before they are taken to be the cause."""
 _LONGEST_QUIET = 3600.0
 """Seconds that a `Retry-After` is believed: a slip in one header must not silence an account for years."""
 
@@ -93,6 +96,7 @@ class Account:
         self.telemetry = telemetry
         self._failures = 0
         self._failed_at = -math.inf
+        self.answered_at = -math.inf
         if isinstance(provider, JobbingProvider):
             self._ask = self._by_job(provider, job_deadline)
         else:
@@ -117,6 +121,7 @@ class Account:
             self.telemetry.error("classify", "auth")
             raise Misconfigured(f"accounts.{self.name}: {error}") from None
         self._failures = 0
+        self.answered_at = _now()
         self.telemetry.answered(outcomes)
         return outcomes
 
@@ -147,7 +152,7 @@ class Account:
         self.telemetry.retried(reason, error.retry_after)
         if isinstance(error, JobLost):
             self.telemetry.error("job", "job_lost")
-        if error.retry_after:  # one of zero is no reason to ask again at once, and again
+        if error.retry_after and error.retry_after >= _FIRST_BACK_OFF:  # less is no reason to ask again, and again
             self.limits.quiet(min(error.retry_after, _LONGEST_QUIET))
         elif asked_at > self._failed_at and not self.limits.quiet_for:  # calls that were out together fail as one
             self._failures += 1
@@ -160,11 +165,12 @@ class Account:
 class Batch:
     """Documents that are asked for together; `asked` while they are out at an account, so worth waiting for.
 
-    `asked_at` is when they first were, as Unix time.
+    `asked_at` is when they first were, as Unix time; `answered` is whether a part of them has its answer.
     """
 
     documents: Sequence[Document]
     asked: bool = False
+    answered: bool = False
     asked_at: float | None = None
 
     @contextmanager
@@ -207,7 +213,7 @@ class Dispatcher:
         return await self._classify(batch, batch.documents)
 
     async def _classify(self, batch: Batch, documents: Sequence[Document]) -> list[Answer]:
-        attempts = 0
+        attempts, losses, began = 0, 0, _now()
         fitting = [account for account in self.accounts if account.fits(documents)]
         characters = sum(len(document.text) for document in documents)
         while True:
@@ -218,13 +224,23 @@ class Dispatcher:
                 attempts += 1
                 with batch.out():
                     try:
-                        return [await _answer(account, documents, attempts)]
+                        answer = await _answer(account, documents, attempts)
+                    except JobLost as loss:
+                        losses += 1
+                        if losses < _MOST_LOSSES or account.answered_at < began:
+                            continue  # others fare no better, so it is not these documents' fault
+                        rejection: CallFailed = loss
                     except (Throttled, Unavailable):
                         continue
-                    except Rejected as rejection:
-                        if len(documents) == 1:
-                            refused = Refused(Reason.REFUSED_BY_CLASSIFIER, str(rejection))
-                            return [Answer(documents, [refused], account, attempts, time.time())]
+                    except Rejected as refusal:
+                        rejection = refusal
+                    else:
+                        batch.answered = True
+                        return [answer]
+                    if len(documents) == 1:
+                        refused = Refused(Reason.REFUSED_BY_CLASSIFIER, str(rejection))
+                        batch.answered = True
+                        return [Answer(documents, [refused], account, attempts, time.time())]
             half = len(documents) // 2
             first = await self._classify(batch, documents[:half])
             return first + await self._classify(batch, documents[half:])

@@ -11,6 +11,7 @@ from service.errors import CallFailed, JobLost, Throttled, Unavailable
 _FIRST_GUESS = 0.25
 _SHORTEST, _LONGEST = 0.002, 30.0
 _CREEP, _FASTEST_CREEP, _LARGEST_STEP = 0.002, 0.1, 1.1
+_LONGEST_WAIT = 3600.0
 _STRANGER = 80
 """Jobs in a row that a service nobody has asked yet is taken to have done at the first look."""
 
@@ -50,7 +51,7 @@ class PollTimes:
 
     def following(self, polls: int) -> float:
         """Seconds to the next poll, after `polls` of them found the job unfinished: at first short, then longer."""
-        return min(_LONGEST, max(_SHORTEST, 0.03 * self._typical) * 1.5 ** (polls - 1))
+        return min(_LONGEST, max(_SHORTEST, 0.03 * self._typical) * 1.5 ** min(polls - 1, 40))
 
     def observe(self, first: float, found: float, polls: int) -> None:
         """Learn from a job that was first asked after at `first`, and done when it was asked at `found`, in seconds."""
@@ -91,7 +92,7 @@ async def follow(
             raise
         except (Throttled, Unavailable) as error:
             setback(error)
-            outcomes, wait = None, error.retry_after or max(1.0, times.following(polls))
+            outcomes, wait = None, min(_LONGEST_WAIT, max(1.0, times.following(polls), error.retry_after or 0.0))
         else:
             wait = times.following(polls)
         passed = loop.time() - submitted

@@ -88,7 +88,7 @@ async def run(
     work = _Work(stream, source, sink, dispatcher, telemetry=telemetry, stop=stop)
     async with source.opened(work), work.committing(), work.drained(), asyncio.TaskGroup() as under_way:
         while not stop.is_set():
-            room = await work.offsets.wait_room(work.batch_size, timeout=work.patience())
+            room = await work.offsets.wait_room(work.worthwhile, timeout=work.patience())
             records = await source.poll(room, timeout=work.patience())
             if records is None:
                 work.start(work.batcher.flush(), under_way)
@@ -121,6 +121,7 @@ class _Work:
         self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)
         self.batch_size = min(stream.batch.documents, dispatcher.documents_per_call)
+        self.worthwhile = max(self.batch_size, stream.capacity.documents // 20)  # a poll costs as much as two documents
         characters = min(stream.batch.characters, dispatcher.characters_per_call)
         self.batcher = Batcher(self.batch_size, characters, stream.batch.wait)
         self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes, source.metadata_limit)
@@ -163,7 +164,7 @@ class _Work:
         self.offsets.abandon(dropped)
         self._telemetry.abandoned(len(dropped))
         for batch, task in self._batches.items():
-            if batch.asked:
+            if batch.asked or batch.answered:
                 continue
             if all(map(is_given_up, batch.documents)):
                 task.cancel()

@@ -47,7 +47,7 @@ def _quantity(units: Mapping[str, float], example: str) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-Seconds = Annotated[float, _quantity(_DURATIONS, "200ms or 30s"), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, _quantity(_DURATIONS, "200ms or 30s"), Field(ge=0, le=7 * 86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, _quantity(_SIZES, "64MiB"), Field(gt=0)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -59,6 +59,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_a_name(host: str) -> bool:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _pointer(value: str) -> str:
@@ -247,7 +255,7 @@ class AzureLanguage(Branch):
             host = url.hostname if url.scheme in ("http", "https") and url.port != 0 else None
         except ValueError:
             host = None
-        if not host:
+        if not host or not _is_a_name(host):
             raise ValueError("endpoint is not a URL such as https://NAME.cognitiveservices.azure.com")
         if url.username or url.password or url.query or url.fragment:
             raise ValueError("endpoint holds more than a host and a path; a key goes into key or key_file")
@@ -255,6 +263,11 @@ class AzureLanguage(Branch):
             raise ValueError("endpoint would send documents and the key unencrypted: use https, or set plaintext: true")
         _secret(self.key, self.key_file, "key")
         return self
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether the endpoint never leaves this machine."""
+        return is_loopback(urlsplit(self.endpoint).hostname or "")
 
     @property
     def secret(self) -> SecretStr:

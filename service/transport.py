@@ -20,15 +20,19 @@ class PacedClient(httpx.AsyncClient):
 
     Sending is plain: what is sent is what was asked for and what comes back is what was answered, read to the end. No
     cookie is kept and no redirect followed, which could take the key elsewhere. `exchange` does without a request
-    object, for the calls that are made by the thousand. `request_timeout` bounds connecting and each wait for bytes.
-    Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
+    object, for the calls that are made by the thousand. `request_timeout` bounds the whole exchange, and an answer is
+    not read beyond 16 MiB. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), but never
+    for an endpoint `on_this_machine`, which may be asked without TLS.
     """
 
-    def __init__(self, limits: Limits, telemetry: AccountTelemetry, request_timeout: float) -> None:
+    def __init__(
+        self, limits: Limits, telemetry: AccountTelemetry, request_timeout: float, *, on_this_machine: bool = False
+    ) -> None:
         self._request_timeout = request_timeout
+        self._on_this_machine = on_this_machine
         self._limits = limits
         self._telemetry = telemetry
-        super().__init__(transport=_Nowhere())
+        super().__init__(transport=_Nowhere(), headers={"Accept-Encoding": "identity"})
 
     @cached_property
     def _session(self) -> aiohttp.ClientSession:
@@ -36,8 +40,8 @@ class PacedClient(httpx.AsyncClient):
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=behind_proxy,
-            timeout=aiohttp.ClientTimeout(sock_connect=self._request_timeout, sock_read=self._request_timeout),
+            trust_env=behind_proxy and not self._on_this_machine,
+            timeout=aiohttp.ClientTimeout(total=self._request_timeout),
             auto_decompress=False,  # httpx does that
         )
 
@@ -86,7 +90,7 @@ class PacedClient(httpx.AsyncClient):
             async with self._session.request(
                 method, url, headers=headers, data=content or None, allow_redirects=False
             ) as answer:
-                body = await answer.read()
+                body = await _whole(answer)
         except TimeoutError as error:
             raise httpx.ReadTimeout(str(error)) from error
         except aiohttp.InvalidURL as error:
@@ -102,6 +106,18 @@ class _Nowhere(httpx.AsyncBaseTransport):
     """Spares the client a pool, and the authorities of one, that it never uses."""
 
 
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    if answer.content_length is not None and answer.content_length <= _LONGEST_ANSWER:
+        return await answer.read()
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > _LONGEST_ANSWER:
+            raise aiohttp.ClientPayloadError(f"the answer is longer than {_LONGEST_ANSWER:,} bytes")
+    return bytes(body)
+
+
+_LONGEST_ANSWER = 16 * 1024**2
 _OPERATIONS = {"POST": "submit", "GET": "poll"}
 _CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "other", "other", "other", "other")
 

@@ -1,6 +1,7 @@
 """`labelstream` as it is used: a process of its own, judged by its exit code and by what it writes where."""
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -119,6 +120,8 @@ class Running:
     def line(self) -> str:
         """The next line of its standard output."""
         assert self.process.stdout is not None
+        came, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        assert came, f"nothing came in {PATIENCE:.0f} s\n{self.said()}"
         return self.process.stdout.readline()
 
     def said(self) -> str:

@@ -294,6 +294,39 @@ async def test_a_job_that_is_lost_is_submitted_again() -> None:
     assert telemetry.registry.get_sample_value(retries, {**who, "reason": "job_lost"}) == 1
 
 
+class LosesCursed(FirstWord):
+    """Loses the job of every call that holds a cursed document."""
+
+    async def classify(self, documents: Sequence[Document]) -> list[Outcome]:
+        outcomes = await super().classify(documents)
+        if any(document.text.startswith("cursed") for document in documents):
+            raise JobLost("the job ended and gave nothing")
+        return outcomes
+
+
+@virtual_time
+async def test_a_document_whose_jobs_are_always_lost_is_found_while_others_are_answered() -> None:
+    dispatcher = by(account(LosesCursed()))
+
+    async def others() -> None:
+        while True:
+            await dispatcher.classify(batch("billing"))
+            await asyncio.sleep(1)
+
+    company = asyncio.create_task(others())
+    answered = flat(await dispatcher.classify(batch("refund a", "cursed b", "refund c")))
+    company.cancel()
+    assert [type(outcome) for _, outcome in answered] == [Classified, Refused, Classified]
+
+
+@virtual_time
+async def test_documents_whose_jobs_are_lost_as_all_others_are_held() -> None:
+    held = asyncio.create_task(by(account(LosesCursed())).classify(batch("cursed")))
+    await asyncio.sleep(600)
+    assert not held.done()
+    held.cancel()
+
+
 @virtual_time
 async def test_what_happens_is_counted_by_its_reason() -> None:
     telemetry = Telemetry()

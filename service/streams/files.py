@@ -166,11 +166,13 @@ def _object(line: bytes) -> bytes:
 
 def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
     csv.field_size_limit(_LONGEST_FIELD)
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         try:
             for offset, row in enumerate(reader):
                 yield offset, orjson.dumps({name: value for name, value in row.items() if isinstance(name, str)})
+        except UnicodeDecodeError:
+            raise Misconfigured(f"{path}: is not UTF-8 after line {reader.line_num}; save it as UTF-8") from None
         except csv.Error as error:
             raise Misconfigured(f"{path}: line {reader.line_num + 1}: {error}") from None
 

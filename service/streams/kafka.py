@@ -13,11 +13,12 @@ What aiokafka 0.14 does that the code here guards against:
   partition. So a producer that has failed is replaced, and what it did not deliver is sent again.
 * A commit retries for ever while the broker is away, and `stop()` may hang or raise CancelledError: both are bounded.
 * Hashing a key in pure Python costs more than all else in sending: messages keep their document's partition where input
-  and output have equally many, which is also where the default partitioner would have put them.
+  and output have equally many, which is where Java's default partitioner would have put those with a key.
 """
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -240,10 +241,11 @@ class KafkaSink:
         """Publish what can be published; gives what is still to be published, by a producer that is whole."""
         producer = self._producer
         sent = [await self._send(producer, message) for message in messages]
-        done = await asyncio.gather(*sent, return_exceptions=True)
         left = []
-        for message, failure in zip(messages, done, strict=True):
-            if isinstance(failure, BaseException):
+        for message, acknowledged in zip(messages, sent, strict=True):
+            try:
+                await acknowledged  # in turn, not gathered: most are there with the first, which spares their callbacks
+            except Exception as failure:  # noqa: BLE001  what is to be done about it is decided there
                 self._telemetry.produce_errors.labels(type(failure).__name__).inc()
                 left.append(_to_be_sent_again(message, failure))
         if left:
@@ -361,15 +363,23 @@ def _connection(kafka: settings.Kafka) -> dict[str, Any]:
         "client_id": kafka.client_id,
         "request_timeout_ms": _ms(kafka.request_timeout),
         "security_protocol": kafka.protocol,
-        "ssl_context": create_ssl_context(
-            cafile=_path(kafka.ssl_ca_file), certfile=_path(kafka.ssl_cert_file), keyfile=_path(kafka.ssl_key_file)
-        )
-        if encrypted
-        else None,
+        "ssl_context": _tls(kafka) if encrypted else None,
         "sasl_mechanism": kafka.sasl_mechanism if password else "PLAIN",
         "sasl_plain_username": kafka.sasl_username,
         "sasl_plain_password": password.get_secret_value() if password else None,
     }
+
+
+def _tls(kafka: settings.Kafka) -> ssl.SSLContext:
+    files = {"ca": kafka.ssl_ca_file, "cert": kafka.ssl_cert_file, "key": kafka.ssl_key_file}
+    given = ", ".join(f"kafka.ssl_{name}_file {file}" for name, file in files.items() if file)
+    try:
+        context: ssl.SSLContext = create_ssl_context(
+            cafile=_path(files["ca"]), certfile=_path(files["cert"]), keyfile=_path(files["key"])
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(f"{given}: cannot be used: {error}") from None
+    return context
 
 
 async def _started(part: Any, kafka: settings.Kafka) -> None:

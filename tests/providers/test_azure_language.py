@@ -776,11 +776,6 @@ def test_what_it_is_can_be_seen_but_not_its_key(http: PacedClient) -> None:
     assert (provider.documents_per_call, provider.characters_per_call) == (25, 125_000)
 
 
-def test_an_endpoint_that_is_no_url_is_a_wrong_setting(http: PacedClient) -> None:
-    with pytest.raises(Misconfigured, match=r"endpoint 'https://contoso\.\.é\.com'"):
-        azure("https://contoso..é.com", http)
-
-
 # Networks that fail
 
 
