@@ -40,7 +40,7 @@ from service.telemetry import Telemetry
 
 PROJECT, DEPLOYMENT = "demo", "production"
 _PARTITIONS = 4
-_AHEAD = 1000
+_AHEAD = 300
 _BYTES_AHEAD = 4 * 1024**2
 _PATIENCE, _LOOK = 60.0, 0.05
 _SCENARIOS = {"tickets": ("tickets.jsonl", 2000), "moderation": ("moderation.jsonl", 2000)}

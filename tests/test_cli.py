@@ -115,7 +115,8 @@ def test_a_broker_that_is_not_there_ends_a_run_by_its_setting(tmp_path: Path, mo
 
 def test_a_broker_that_says_nothing_ends_a_run_within_its_request_timeout(tmp_path: Path, model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        config = tree(f"127.0.0.1:{mute.getsockname()[1]}", {"provider": "local", "model": str(model)}, TOPICS)
+        local = {"provider": "local", "model": str(model)}
+        config = tree(f"127.0.0.1:{mute.getsockname()[1]}", local, TOPICS, drain="100ms")
         config["kafka"]["request_timeout"] = "500ms"
         run = labelstream("run", write_config(tmp_path / "triage.yaml", config))
     assert run.returncode == 1
