@@ -171,7 +171,18 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key file.")] = None,
     plaintext: Annotated[bool, typer.Option("--plaintext", help="Serve beyond loopback without TLS.")] = False,
     public_url: Annotated[str | None, typer.Option(help="Where clients reach the server, if behind a proxy.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Throttle as the cloud does.")] = None,
+    container: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER|URL",
+            envvar="LABELSTREAM_SERVE_CONTAINER",
+            help="A storage container to read training data from: a folder, or an Azure container with its signature.",
+        ),
+    ] = None,
+    documented_rates: Annotated[
+        bool, typer.Option("--documented-rates", help="Throttle each API as its cloud documents it.")
+    ] = False,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Throttle at a rate of one's own.")] = None,
     least_job_seconds: Annotated[float, typer.Option(min=0, help="No job is done sooner, as in the cloud.")] = 0.0,
     faults: Annotated[Path | None, typer.Option(help="Rules of what should go wrong (YAML), for tests.")] = None,
     allow_faults: Annotated[bool, typer.Option("--allow-faults", help="Take such rules at /_faults, too.")] = False,
@@ -189,6 +200,8 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
         plaintext=plaintext,
         public_url=public_url,
         models=tuple(serving.Registration.parse(each) for each in model or ()),
+        containers=tuple(container or ()),
+        documented_rates=documented_rates,
         requests_per_minute=requests_per_minute,
         least_job_seconds=least_job_seconds,
         faults=faults,

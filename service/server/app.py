@@ -12,7 +12,8 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,12 +30,15 @@ from starlette.types import ASGIApp
 
 from service.errors import Misconfigured, Unavailable
 from service.server import azure_language, faults
+from service.server.backend import Backend
+from service.server.containers import Containers
 from service.server.faults import Faults
 from service.server.gateway import Gateway, Resource, Window, fault_route
-from service.server.jobs import Jobs, alongside
+from service.server.jobs import Jobs, Work, alongside
 from service.server.models import Models
 from service.server.store import Store
 from service.server.telemetry import Telemetry
+from service.server.training import Trainer
 
 KEEP_ALIVE = 75  # seconds: longer than clients wait between polls, so that a poll does not meet a closing connection
 GRACE = 10  # seconds that requests under way have to finish once the server stops
@@ -77,8 +81,10 @@ class ServeOptions:
 
     `keys` are those that clients may use, one of which each request has to bring; there may be none on a loopback
     address. `port` 0 takes a free one. `plaintext` allows HTTP without TLS on other addresses. `public_url` is where
-    clients reach the server when that is not what they write as Host (behind a proxy that ends TLS). `faults` is a file
-    of rules, `allow_faults` opens /_faults. No job is shown as done before `least_job_seconds`.
+    clients reach the server when that is not what they write as Host (behind a proxy that ends TLS). `containers` are
+    where training data may be read, each NAME=FOLDER or NAME=URL. `documented_rates` throttles as the clouds document
+    it, `requests_per_minute` at a rate of one's own. `faults` is a file of rules, `allow_faults` opens /_faults. No job
+    is shown as done before `least_job_seconds`.
     """
 
     data: Path
@@ -90,6 +96,8 @@ class ServeOptions:
     plaintext: bool = False
     public_url: str | None = None
     models: tuple[Registration, ...] = ()
+    containers: tuple[str, ...] = field(default=(), repr=False)
+    documented_rates: bool = False
     requests_per_minute: int | None = None
     least_job_seconds: float = 0.0
     allow_faults: bool = False
@@ -130,26 +138,42 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
     At the end, requests under way are finished; jobs that are not done by then are done at the next start.
     """
     rules = faults.load(options.faults) if options.faults else ()
+    containers = Containers.parse(options.containers)
     telemetry = Telemetry()
     models = Models(options.data / "models")
     async with Store.open(options.data) as store:
         await _deploy(options.models, models, store)
-        works = {azure_language.KIND: partial(azure_language.classify, store=store, models=models)}
-        jobs = Jobs(store, works, telemetry, options.least_job_seconds)
-        async with jobs.working():
-            keys = tuple(key.encode() for key in options.keys)
-            window = Window(options.requests_per_minute) if options.requests_per_minute else None
-            gateway = Gateway(keys, Faults(rules), telemetry, window, options.public_url)
-            routes = [*azure_language.Runtime(store, jobs).routes(gateway), *health(store, telemetry)]
-            if options.allow_faults:
-                routes.append(fault_route(gateway))
-            async with _listening(options, application(gateway, routes)) as url:
-                yield url
+        with Trainer() as trainer:
+            backend = Backend(store, models, trainer, containers, options.documented_rates)
+            jobs = make_jobs(backend, telemetry, options.least_job_seconds)
+            async with jobs.working():
+                keys = tuple(key.encode() for key in options.keys)
+                window = Window(options.requests_per_minute) if options.requests_per_minute else None
+                gateway = Gateway(keys, Faults(rules), telemetry, window, options.public_url)
+                routes = [*apis(backend, jobs, gateway), *health(store, telemetry)]
+                if options.allow_faults:
+                    routes.append(fault_route(gateway))
+                async with _listening(options, application(gateway, routes)) as url:
+                    yield url
+
+
+def make_jobs(
+    backend: Backend, telemetry: Telemetry, least_seconds: float = 0.0, clock: Callable[[], float] = time.time
+) -> Jobs:
+    """The jobs of every API: what each kind is, and which of them train."""
+    works = {azure_language.KIND: partial(azure_language.classify, backend=backend)}
+    trainings: dict[str, Work] = {}
+    return Jobs(backend.store, works, telemetry, least_seconds, trainings=trainings, clock=clock)
+
+
+def apis(backend: Backend, jobs: Jobs, gateway: Gateway) -> list[Route]:
+    """The paths of every API."""
+    return [*azure_language.Runtime(backend, jobs).routes(gateway)]
 
 
 def application(gateway: Gateway, routes: Sequence[Route]) -> ASGIApp:
     """The server as an ASGI application: its paths, and an answer for every other."""
-    return Router(routes, redirect_slashes=False, default=Resource(gateway, (), {}))
+    return Router(routes, redirect_slashes=False, default=Resource(gateway, "none", (), {}))
 
 
 async def _deploy(registrations: Sequence[Registration], models: Models, store: Store) -> None:

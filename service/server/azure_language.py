@@ -49,11 +49,11 @@ from starlette.routing import Route
 
 from service.documents import ClassScore
 from service.model.classifier import ModelError
+from service.server.backend import Backend
 from service.server.faults import DocumentError, Rule
 from service.server.gateway import Call, Gateway, Operation, Refusal, Resource, answer
 from service.server.jobs import Done, Jobs
-from service.server.models import Models
-from service.server.store import PENDING, Job, Project, State, Store
+from service.server.store import PENDING, Job, Project, State
 
 KIND = "azure_language"
 PATH = "/language/analyze-text/jobs"
@@ -145,8 +145,8 @@ class Page(NamedTuple):
 class Runtime:
     """The three operations, over the server's jobs and projects."""
 
-    def __init__(self, store: Store, jobs: Jobs) -> None:
-        self._store = store
+    def __init__(self, backend: Backend, jobs: Jobs) -> None:
+        self._store = backend.store
         self._jobs = jobs
 
     def routes(self, gateway: Gateway) -> list[Route]:
@@ -155,9 +155,9 @@ class Runtime:
         poll = {"GET": Operation("poll", self.poll)}
         cancel = {"POST": Operation("cancel", self.cancel)}
         return [
-            Route(PATH, Resource(gateway, VERSIONS, submit)),
-            Route(f"{PATH}/{{job_id}}:cancel", Resource(gateway, VERSIONS, cancel)),
-            Route(f"{PATH}/{{job_id}}", Resource(gateway, VERSIONS, poll)),
+            Route(PATH, Resource(gateway, "azure_language", VERSIONS, submit)),
+            Route(f"{PATH}/{{job_id}}:cancel", Resource(gateway, "azure_language", VERSIONS, cancel)),
+            Route(f"{PATH}/{{job_id}}", Resource(gateway, "azure_language", VERSIONS, poll)),
         ]
 
     async def submit(self, call: Call) -> Response:
@@ -317,7 +317,7 @@ def _about(submission: Submission) -> bytes:
 # The work, done in a thread -----------------------------------------------------------------------
 
 
-def classify(job: Job, store: Store, models: Models) -> Done:
+def classify(job: Job, backend: Backend) -> Done:
     """Do every task of a job; of a task that failed the result is null."""
     submission = parse(job.request or b"")
     fault = Rule.model_validate_json(job.fault) if job.fault else None
@@ -330,7 +330,7 @@ def classify(job: Job, store: Store, models: Models) -> Done:
     errors = _document_errors(submission.documents, struck)
     failing = _failing_tasks(len(submission.tasks), fate)
     results = [
-        None if index in failing else _classified(task, submission.documents, errors, store, models)
+        None if index in failing else _classified(task, submission.documents, errors, backend)
         for index, task in enumerate(submission.tasks)
     ]
     documents: Counter[str] = Counter()
@@ -340,11 +340,11 @@ def classify(job: Job, store: Store, models: Models) -> Done:
 
 
 def _classified(
-    task: Task, documents: Sequence[Document], errors: Mapping[str, object], store: Store, models: Models
+    task: Task, documents: Sequence[Document], errors: Mapping[str, object], backend: Backend
 ) -> dict[str, Any] | None:
     """What is shown of each document, in their order, and how many characters each has."""
     try:
-        classifier = models.get(store.projects[task.project].deployments[task.deployment])
+        classifier = backend.models.get(backend.store.projects[task.project].deployments[task.deployment])
     except (KeyError, ModelError) as error:
         log.warning("deployment_unusable", project=task.project, deployment=task.deployment, reason=str(error))
         return None

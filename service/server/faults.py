@@ -11,7 +11,9 @@ The first rule that matches a request answers it; a rule whose `times` are used 
 lets the request pass on to the next. All is deterministic: `probability` draws from `seed`, once for each request seen.
 
 ======================== ==============================================================================================
-`on`                     submit, poll, cancel, or * for all of them (the default)
+`on`                     submit (a job of documents), poll, cancel, classify (answered in the call), train (whatever
+                         begins to learn), manage (all else), or * for all of them (the default)
+`api`                    azure_language, content_safety, content_understanding, comprehend, or * for all (the default)
 `times`                  apply that often, then no more
 `probability`, `seed`    apply to that share of the requests
 `slow`                   wait that many seconds first
@@ -48,7 +50,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from service.errors import Misconfigured
 
-Operation = Literal["submit", "poll", "cancel"]
+Operation = Literal["submit", "poll", "cancel", "classify", "train", "manage"]
+Api = Literal["azure_language", "content_safety", "content_understanding", "comprehend", "none"]
 
 _Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
@@ -77,6 +80,7 @@ class Rule(_Part):
     """One rule, as the module describes it."""
 
     on: Operation | Literal["*"] = "*"
+    api: Api | Literal["*"] = "*"
     times: Annotated[int, Field(ge=1)] | None = None
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: int = 0
@@ -166,11 +170,12 @@ class Faults:
         """Put other rules in force."""
         self._counted = [_Counted(rule, random.Random(rule.seed)) for rule in rules]  # noqa: S311 (no secret)
 
-    def next(self, operation: str) -> Rule | None:
+    def next(self, api: Api, operation: Operation) -> Rule | None:
         """The rule that answers this request, if any does; counted as applied."""
         for counted in self._counted:
-            if counted.rule.on in {operation, "*"} and counted.applies():
-                return counted.rule
+            rule = counted.rule
+            if rule.on in {operation, "*"} and rule.api in {api, "*"} and counted.applies():
+                return rule
         return None
 
     def statistics(self) -> list[dict[str, Any]]:

@@ -1,13 +1,13 @@
 """The front door that the Azure APIs share: the resource's key, the request rate, faults, and the error envelope.
 
 A path of an API is a `Resource`, an ASGI application that knows what each method does. What it asks of a request, in
-order: a known key (401), a method it has (405), and room within the rate (429); then the first fault rule that matches
-has its say; then the `api-version` has to be a known one (400), and the operation's handler answers. Bodies are read by
-handlers, so never without a key.
+order: a known key (401), a method it has (405), and room within the rates (429); then the first fault rule that matches
+has its say; then the `api-version` has to be a known one (400; an API that has its version in the path takes none), and
+the operation's handler answers. Bodies are read by handlers, so never without a key.
 
 Behaviour chosen where the service's is not documented: an unknown path is a 404 and a method that a path does not have
 a 405, both in the gateway's form (the HTTP status as `code`); requests are counted over all keys together, in windows
-of 60 seconds that begin with a request; a bearer token is no key.
+of 60 seconds that begin with a request; a bearer token is taken for a key.
 """
 
 import asyncio
@@ -30,11 +30,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Unavailable
-from service.server.faults import Faults, Rule, parse
+from service.server.faults import Api, Faults, Rule, parse
+from service.server.faults import Operation as OperationName
 from service.server.telemetry import Telemetry
 
 JSON = "application/json; charset=utf-8"
 KEY_HEADER = b"ocp-apim-subscription-key"
+_BEARER = b"bearer "
 MOST_FAULTS = 262_144  # bytes
 MINUTE = 60.0
 
@@ -134,10 +136,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a method does on a path; `name` is what fault rules and metrics call it."""
+    """What a method does on a path; `name` is what fault rules and metrics call it, `window` the rate of its own."""
 
-    name: str
+    name: OperationName
     handle: Callable[[Call], Awaitable[Response]]
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +153,11 @@ class Gateway:
     window: Window | None = None
     public_url: str | None = None
 
-    def knows(self, key: bytes | None) -> bool:
-        """Whether a key is one of the server's, in a time that does not tell how nearly it was."""
+    def knows(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request brings one of the server's keys, in a time that does not tell how nearly it does."""
+        key, bearer = headers.get(KEY_HEADER), headers.get(b"authorization", b"")
+        if key is None and bearer[: len(_BEARER)].lower() == _BEARER:
+            key = bearer[len(_BEARER) :].strip()
         found = [hmac.compare_digest(key or b"", known) for known in self.keys]
         return any(found) or not self.keys
 
@@ -167,10 +173,16 @@ class Gateway:
 
 
 class Resource:
-    """One path of an API, as an ASGI application; with no operations, every path that no API has."""
+    """One path of an API, as an ASGI application; with no operations, every path that no API has.
 
-    def __init__(self, gateway: Gateway, versions: Collection[str], operations: Mapping[str, Operation]) -> None:
+    `api` is what fault rules and metrics call it; `versions` are its api-versions, None where the path says which.
+    """
+
+    def __init__(
+        self, gateway: Gateway, api: Api, versions: Collection[str] | None, operations: Mapping[str, Operation]
+    ) -> None:
         self._gateway = gateway
+        self._api = api
         self._versions = versions
         self._operations = operations
 
@@ -193,23 +205,24 @@ class Resource:
         response.headers["apim-request-id"] = str(uuid.UUID(int=_request_ids.getrandbits(128)))
         response.headers["x-content-type-options"] = "nosniff"
         telemetry = self._gateway.telemetry
-        telemetry.requests.labels(name, str(response.status_code)).inc()
-        telemetry.request_seconds.labels(name).observe(time.perf_counter() - began)
+        telemetry.requests.labels(self._api, name, str(response.status_code)).inc()
+        telemetry.request_seconds.labels(self._api, name).observe(time.perf_counter() - began)
         await response(scope, receive, send)
 
     async def _respond(self, operation: Operation | None, scope: Scope, receive: Receive) -> Response:
         gateway = self._gateway
         headers = dict(scope["headers"])
-        if not gateway.knows(headers.get(KEY_HEADER)):
+        if not gateway.knows(headers):
             raise Refusal.plain(401)
         if operation is None:
             raise Refusal.plain(405 if self._operations else 404)
-        if gateway.window and (wait := gateway.window.admit(time.monotonic())):
-            message = f"{_GATEWAY[429]} Please retry after {math.ceil(wait)} seconds."
-            raise Refusal.plain(429, message, retry_after=wait)
-        fault = gateway.faults.next(operation.name)
+        for window in (gateway.window, operation.window):
+            if window and (wait := window.admit(time.monotonic())):
+                message = f"{_GATEWAY[429]} Please retry after {math.ceil(wait)} seconds."
+                raise Refusal.plain(429, message, retry_after=wait)
+        fault = gateway.faults.next(self._api, operation.name)
         if fault is not None:
-            gateway.telemetry.faults.labels(operation.name).inc()
+            gateway.telemetry.faults.labels(self._api, operation.name).inc()
         query = QueryParams(scope["query_string"])
         call = Call(scope, receive, headers, query, gateway.base_url(scope, headers), fault)
         if fault is None:
@@ -232,7 +245,7 @@ class Resource:
         return _spoil(response, fault.body) if fault.body else response
 
     def _check_version(self, call: Call) -> None:
-        if call.query.get("api-version") not in self._versions:
+        if self._versions is not None and call.query.get("api-version") not in self._versions:
             spoken = f"api-version is to be one of {', '.join(sorted(self._versions))}."
             inner = {"code": "InvalidParameterValue", "message": spoken}
             error = {"code": "InvalidRequest", "message": "Invalid parameter in request.", "innererror": inner}
@@ -271,7 +284,7 @@ def fault_route(gateway: Gateway) -> Route:
 
     async def endpoint(request: Request) -> Response:
         headers = dict(request.scope["headers"])
-        if not gateway.knows(headers.get(KEY_HEADER)):
+        if not gateway.knows(headers):
             return Refusal.plain(401).response()
         if request.method == "DELETE":
             gateway.faults.replace(())

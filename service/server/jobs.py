@@ -1,9 +1,10 @@
 """Jobs under way: accepted on disk, done in threads, looked up in memory while they are young.
 
 A job is acknowledged when its row is committed, so one that is found unfinished at start-up is done again. The work is
-a synchronous function of the API that took the job, called in one of as many threads as there are cores. How a job
-ended is known here at once and written behind; the store answers in the order it is asked, so nobody sees an older
-state.
+a synchronous function of the API that took the job, called in one of as many threads as there are cores; trainings have
+a thread of their own, so that learning never holds up answering. How a job ended is known here at once and written
+behind, together with the resources that came of it; the store answers in the order it is asked, so nobody sees an
+older state.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import sys
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import structlog
 
 from service.errors import Unavailable
 from service.server.faults import Rule
-from service.server.store import Job, State, Store
+from service.server.store import Change, Job, State, Store
 from service.server.telemetry import Telemetry
 
 LIFETIME = 24 * 3600.0  # seconds after which a job and its results are gone
@@ -34,11 +35,15 @@ log = structlog.get_logger(__name__)
 
 
 class Done(NamedTuple):
-    """What came of a job: how it ended, its result in the API's own JSON, and the documents classified, by project."""
+    """What came of a job: how it ended, its result in the API's own JSON, and the documents classified, by project.
+
+    `changes` are the resources that the job made, changed or removed: they come about as the job ends, or not at all.
+    """
 
     state: State
     result: bytes | None
     documents: Mapping[str, int]
+    changes: Sequence[Change] = ()
 
 
 Work = Callable[[Job], Done]
@@ -74,7 +79,8 @@ class Statistics:
 class Jobs:
     """The jobs of all APIs; they are worked on inside `async with jobs.working()`.
 
-    `works` holds each kind's work. No result is shown before `least_seconds` have passed since its job was accepted.
+    `works` holds each kind's work, `trainings` that of the kinds that take long. No result is shown before
+    `least_seconds` have passed since its job was accepted.
     """
 
     def __init__(
@@ -83,14 +89,18 @@ class Jobs:
         works: Mapping[str, Work],
         telemetry: Telemetry,
         least_seconds: float = 0.0,
+        *,
+        trainings: Mapping[str, Work] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.clock = clock
         self._store = store
-        self._works = works
+        self._trainings = dict(trainings or {})
+        self._works = {**works, **self._trainings}
         self._telemetry = telemetry
         self._least_seconds = least_seconds
         self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._long_queue: asyncio.Queue[str] = asyncio.Queue()
         self._live: dict[str, Job] = {}
         self._live_bytes = 0
         self._young = _Young()
@@ -105,15 +115,18 @@ class Jobs:
                 self._live_bytes += len(job.request or b"")
                 self._enqueue(job)
         count = _worker_threads()
-        threads = ThreadPoolExecutor(count, "jobs")
+        threads = ThreadPoolExecutor(count + 1, "jobs")
+        workers = [self._work(self._queue, threads) for _ in range(count)]
         try:
-            async with alongside(*(self._work(threads) for _ in range(count)), self._prune()):
+            async with alongside(*workers, self._work(self._long_queue, threads), self._prune()):
                 yield
         finally:
             await asyncio.to_thread(threads.shutdown)
 
-    async def submit(self, kind: str, about: bytes, request: bytes, fault: Rule | None = None) -> Job:
-        """Accept a job: it is on disk when this returns. Raises `Unavailable`."""
+    async def submit(
+        self, kind: str, about: bytes, request: bytes, fault: Rule | None = None, lifetime: float = LIFETIME
+    ) -> Job:
+        """Accept a job, to be kept for `lifetime` seconds: it is on disk when this returns. Raises `Unavailable`."""
         now = self.clock()
         slow = fault.job_seconds if fault and fault.job == "slow" else 0.0
         job = Job(
@@ -123,7 +136,7 @@ class Jobs:
             created=now,
             updated=now,
             ready=now + max(slow, self._least_seconds),
-            expires=now + LIFETIME,
+            expires=now + lifetime,
             about=about,
             fault=fault.model_dump_json(exclude_unset=True) if fault and (fault.job or fault.document_error) else None,
             request=request,
@@ -146,6 +159,12 @@ class Jobs:
         job = self._live.get(job_id) or self._young.get(job_id) or await self._store.find(job_id)
         return job if job and job.kind == kind and self.clock() < job.expires else None
 
+    async def of_kind(self, kind: str) -> list[Job]:
+        """The jobs of one kind that have not expired, oldest first."""
+        now = self.clock()
+        kept = [self._live.get(job.id) or self._young.get(job.id) or job for job in await self._store.of_kind(kind)]
+        return [job for job in kept if now < job.expires]
+
     async def cancel(self, job: Job) -> None:
         """End a job without a result; what is being done of it comes to nothing."""
         ended = replace(job, state=State.CANCELLED, updated=self.clock(), result=None, request=None)
@@ -159,7 +178,7 @@ class Jobs:
 
     def _enqueue(self, job: Job) -> None:
         self._live[job.id] = job
-        self._queue.put_nowait(job.id)
+        (self._long_queue if job.kind in self._trainings else self._queue).put_nowait(job.id)
 
     def _leave(self, ended: Job) -> None:
         live = self._live.pop(ended.id, None)
@@ -168,10 +187,10 @@ class Jobs:
         self._telemetry.jobs_ended.labels(ended.state).inc()
         self._telemetry.job_seconds.observe(max(0.0, ended.updated - ended.created))
 
-    async def _work(self, threads: ThreadPoolExecutor) -> None:
+    async def _work(self, queue: asyncio.Queue[str], threads: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            job_id = await self._queue.get()
+            job_id = await queue.get()
             if job_id not in self._live:  # cancelled while it waited
                 continue
             job = self._live[job_id] = replace(self._live[job_id], state=State.RUNNING)
@@ -180,7 +199,7 @@ class Jobs:
                 continue
             ended = replace(job, state=done.state, updated=self.clock(), result=done.result, request=None)
             self._leave(ended)
-            self._store.end_nowait(ended)
+            self._store.end_nowait(ended, done.changes)
             for project, documents in done.documents.items():
                 self._telemetry.documents.labels(project).inc(documents)
 

@@ -1,4 +1,4 @@
-"""The server's state in one SQLite file: projects, their deployments, and jobs.
+"""The server's state in one SQLite file: what clients have made (resources), projects, their deployments, and jobs.
 
 One thread of its own holds the only connection and commits whatever has gathered while it was committing, so many
 submissions share one sync to disk and the event loop never waits for it. What was awaited is on disk, also after a
@@ -11,7 +11,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
+import orjson
 import structlog
 
 from service.errors import Misconfigured, Unavailable
@@ -28,13 +29,16 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 FILE_NAME = "server.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LARGEST_COMMIT = 256  # pieces of work in one transaction: bounds how long the first of them waits for the last
 PRUNED_AT_ONCE = 500  # rows deleted in one transaction, for the same reason
 QUIET = 2.0  # seconds without work after which the log is emptied
 
-_SCHEMA = """
-CREATE TABLE projects (name TEXT PRIMARY KEY, task TEXT NOT NULL) STRICT;
+_RESOURCES = """
+CREATE TABLE resources (kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, name)) STRICT;
+"""
+_SCHEMA = f"""
+{_RESOURCES}CREATE TABLE projects (name TEXT PRIMARY KEY, task TEXT NOT NULL) STRICT;
 CREATE TABLE deployments (
     project TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, PRIMARY KEY (project, name)
 ) STRICT;
@@ -104,6 +108,14 @@ class Project:
     deployments: Mapping[str, str]
 
 
+class Change(NamedTuple):
+    """A resource as it is to be from now on: its value, JSON of its API's own, or None where it is to be gone."""
+
+    kind: str
+    name: str
+    value: Mapping[str, Any] | None
+
+
 class _Asked(NamedTuple):
     work: Work[Any]
     answer: asyncio.Future[Any] | None
@@ -112,13 +124,15 @@ class _Asked(NamedTuple):
 class Store:
     """The state in a data folder: `async with Store.open(folder) as store`.
 
-    `projects` is what the file holds, kept in memory; `failure` is what the last change failed of. Whatever is awaited
-    raises `Unavailable` if the file cannot be read or written (a full disk), and works again when it can.
+    `projects` and `resources` are what the file holds, kept in memory; `failure` is what the last change failed of.
+    Whatever is awaited raises `Unavailable` if the file cannot be read or written (a full disk), and works again when
+    it can.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.projects: Mapping[str, Project] = {}
         self.failure: Exception | None = None
+        self._resources: dict[str, dict[str, Mapping[str, Any]]] = {}
         self._connection = connection
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="store")
@@ -150,6 +164,8 @@ class Store:
     async def __aenter__(self) -> Self:
         self._thread.start()
         self.projects = await self._ask(_read_projects)
+        for kind, name, value in await self._ask(_read_resources):
+            self._remember([Change(kind, name, value)])
         return self
 
     async def __aexit__(
@@ -183,6 +199,30 @@ class Store:
 
         self.projects = await self._ask(write)
 
+    async def undeploy(self, project: str, deployment: str) -> None:
+        """Take a deployment away, and the project with its last one."""
+
+        def write(connection: sqlite3.Connection) -> Mapping[str, Project]:
+            connection.execute("DELETE FROM deployments WHERE project = ? AND name = ?", (project, deployment))
+            connection.execute("DELETE FROM projects WHERE name NOT IN (SELECT project FROM deployments)")
+            return _read_projects(connection)
+
+        self.projects = await self._ask(write)
+
+    def resources(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        """The resources of a kind, by name, in the order in which they were first made."""
+        return self._resources.get(kind, {})
+
+    def resource(self, kind: str, name: str) -> Mapping[str, Any] | None:
+        """One resource; its value is not to be changed but replaced, by `change`."""
+        return self.resources(kind).get(name)
+
+    async def change(self, *changes: Change) -> None:
+        """Make, replace or remove resources, all of them or none; on disk when this returns, and only then seen."""
+        rows = [_change_row(change) for change in changes]
+        await self._ask(lambda connection: _write_changes(connection, rows))
+        self._remember(changes)
+
     async def add(self, job: Job) -> None:
         """Keep a new job; it is on disk when this returns."""
         row = _row(job)
@@ -193,6 +233,10 @@ class Store:
         rows = await self._ask(lambda connection: _read_jobs(connection, "WHERE id = ?", [job_id]))
         return rows[0] if rows else None
 
+    async def of_kind(self, kind: str) -> list[Job]:
+        """The jobs of one kind, oldest first."""
+        return await self._ask(lambda connection: _read_jobs(connection, "WHERE kind = ? ORDER BY created", [kind]))
+
     async def unfinished(self) -> list[Job]:
         """The jobs that are still to be done, oldest first."""
         return await self._ask(
@@ -201,11 +245,16 @@ class Store:
 
     async def end(self, job: Job) -> None:
         """Keep how a job ended and forget its request; on disk when this returns."""
-        await self._ask(lambda connection: _write_end(connection, job))
+        await self._ask(lambda connection: _write_end(connection, job, []))
 
-    def end_nowait(self, job: Job) -> None:
-        """Keep how a job ended in the background: were it lost, the job would be done again at the next start."""
-        self._asked.put(_Asked(lambda connection: _write_end(connection, job), None))
+    def end_nowait(self, job: Job, changes: Sequence[Change] = ()) -> None:
+        """Keep how a job ended in the background, and the resources that came of it, which are seen at once.
+
+        Were it lost, the job would be done again at the next start.
+        """
+        rows = [_change_row(change) for change in changes]
+        self._remember(changes)
+        self._asked.put(_Asked(lambda connection: _write_end(connection, job, rows), None))
 
     async def check(self) -> None:
         """Find out whether there is room for a job."""
@@ -224,6 +273,14 @@ class Store:
             deleted = await self._ask(lambda connection: _delete_expired(connection, now))
             pruned += deleted
         return pruned
+
+    def _remember(self, changes: Iterable[Change]) -> None:
+        for kind, name, value in changes:
+            of_kind = self._resources.setdefault(kind, {})
+            if value is None:
+                of_kind.pop(name, None)
+            else:
+                of_kind[name] = value
 
     async def _ask(self, work: Work[T]) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -304,6 +361,8 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
     connection.execute("COMMIT")
     if version == 0:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+    elif version == 1:
+        connection.executescript(f"BEGIN; {_RESOURCES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
     elif version != SCHEMA_VERSION:
         raise Misconfigured(
             f"{file} has format {version}, this version of labelstream reads format {SCHEMA_VERSION}; "
@@ -324,7 +383,29 @@ def _read_jobs(connection: sqlite3.Connection, where: str, values: Sequence[obje
     return [Job(job_id, kind, State(state), *rest) for job_id, kind, state, *rest in rows]
 
 
-def _write_end(connection: sqlite3.Connection, job: Job) -> None:
+def _read_resources(connection: sqlite3.Connection) -> list[tuple[str, str, Mapping[str, Any]]]:
+    rows = connection.execute("SELECT kind, name, value FROM resources ORDER BY rowid").fetchall()
+    return [(kind, name, orjson.loads(value)) for kind, name, value in rows]
+
+
+def _change_row(change: Change) -> tuple[str, str, bytes | None]:
+    return change.kind, change.name, None if change.value is None else orjson.dumps(change.value)
+
+
+def _write_changes(connection: sqlite3.Connection, rows: Iterable[tuple[str, str, bytes | None]]) -> None:
+    for kind, name, value in rows:
+        if value is None:
+            connection.execute("DELETE FROM resources WHERE kind = ? AND name = ?", (kind, name))
+        else:
+            connection.execute(
+                "INSERT INTO resources (kind, name, value) VALUES (?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET value = excluded.value",
+                (kind, name, value),
+            )
+
+
+def _write_end(connection: sqlite3.Connection, job: Job, changes: Iterable[tuple[str, str, bytes | None]]) -> None:
+    _write_changes(connection, changes)
     connection.execute(
         "UPDATE jobs SET state = ?, updated = ?, result = ?, request = NULL, fault = NULL WHERE id = ?",
         (job.state, job.updated, job.result, job.id),

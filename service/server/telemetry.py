@@ -10,14 +10,14 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "labelstream_server_requests",
-            "Requests answered, by operation and HTTP status.",
-            ["operation", "status"],
+            "Requests answered, by API, operation and HTTP status.",
+            ["api", "operation", "status"],
             registry=self.registry,
         )
         self.request_seconds = Histogram(
             "labelstream_server_request_seconds",
             "Seconds from a request's arrival to its answer.",
-            ["operation"],
+            ["api", "operation"],
             registry=self.registry,
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
         )
@@ -41,14 +41,14 @@ class Telemetry:
         )
         self.documents = Counter(
             "labelstream_server_documents_classified",
-            "Documents classified, by project.",
+            "Documents classified, by project (or category, classifier, endpoint).",
             ["project"],
             registry=self.registry,
         )
         self.faults = Counter(
             "labelstream_server_faults",
-            "Requests answered according to a fault rule, by operation.",
-            ["operation"],
+            "Requests answered according to a fault rule, by API and operation.",
+            ["api", "operation"],
             registry=self.registry,
         )
 

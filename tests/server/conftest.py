@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,16 @@ from starlette.types import ASGIApp
 
 from service.model.examples import Example
 from service.model.train import train
-from service.server import azure_language
-from service.server.app import application, health
+from service.server.app import apis, application, health, make_jobs
+from service.server.backend import Backend
+from service.server.containers import Containers
 from service.server.faults import Faults, parse
 from service.server.gateway import Gateway, Window, fault_route
 from service.server.jobs import Jobs
 from service.server.models import Models
 from service.server.store import Store
 from service.server.telemetry import Telemetry
+from service.server.training import Trainer
 
 KEY = "a-key-of-the-server"
 VERSION = "2023-04-01"
@@ -65,10 +66,14 @@ class Server:
 
     app: ASGIApp
     client: httpx.AsyncClient
-    store: Store
+    backend: Backend
     jobs: Jobs
     telemetry: Telemetry
     clock: Clock
+
+    @property
+    def store(self) -> Store:
+        return self.backend.store
 
     async def submit(self, body: object) -> str:
         response = await self.client.post(JOBS, params={"api-version": VERSION}, json=body)
@@ -105,8 +110,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def trainer() -> Iterator[Trainer]:
+    """One process that trains for all tests: it takes seconds to start."""
+    with Trainer() as trainer:
+        yield trainer
+
+
 @pytest.fixture
-def serve(models: Path, tmp_path: Path) -> Serve:
+def serve(models: Path, trainer: Trainer, tmp_path: Path) -> Serve:
     """Make a server over a data folder in which `tickets/production` and `topics/production` are deployed."""
 
     @asynccontextmanager
@@ -118,6 +130,8 @@ def serve(models: Path, tmp_path: Path) -> Serve:
         works: bool = True,
         folder: Path = tmp_path / "data",
         clock: Clock | None = None,
+        containers: Sequence[str] = (),
+        documented_rates: bool = False,
         **more: Any,
     ) -> AsyncIterator[Server]:
         telemetry, clock, kept = Telemetry(), clock or Clock(), Models(folder / "models")
@@ -125,15 +139,14 @@ def serve(models: Path, tmp_path: Path) -> Serve:
             for name in ("tickets", "topics"):
                 classifier = kept.add(models / name)
                 await store.deploy(name, "production", classifier.task, classifier.digest)
-            work = {azure_language.KIND: partial(azure_language.classify, store=store, models=kept)}
-            jobs = Jobs(store, work, telemetry, clock=clock, **more)
+            backend = Backend(store, kept, trainer, Containers.parse(containers), documented_rates)
+            jobs = make_jobs(backend, telemetry, clock=clock, **more)
             gateway = Gateway([key.encode() for key in keys], Faults(parse(faults)), telemetry, window, public_url=None)
-            routes = azure_language.Runtime(store, jobs).routes(gateway)
-            app = application(gateway, [*routes, fault_route(gateway), *health(store, telemetry)])
+            app = application(gateway, [*apis(backend, jobs, gateway), fault_route(gateway), *health(store, telemetry)])
             headers = {"Ocp-Apim-Subscription-Key": KEY}
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://server:8080", headers=headers) as client:
-                server = Server(app, client, store, jobs, telemetry, clock)
+                server = Server(app, client, backend, jobs, telemetry, clock)
                 if not works:
                     yield server
                     return

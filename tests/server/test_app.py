@@ -166,7 +166,7 @@ async def test_health_and_metrics_ask_for_no_key_and_tell_no_names(tmp_path: Pat
         assert (await client.get("/readyz")).status_code == 200
         await client.get("/nowhere")
         metrics = (await client.get("/metrics")).text
-    assert 'labelstream_server_requests_total{operation="unknown",status="401"} 1.0' in metrics
+    assert 'labelstream_server_requests_total{api="none",operation="unknown",status="401"} 1.0' in metrics
     for name in ("request_seconds", "jobs", "jobs_ended", "job_seconds", "documents_classified", "faults"):
         assert f"# HELP labelstream_server_{name}" in metrics
     assert KEY not in metrics

@@ -21,19 +21,26 @@ async def submitted(server: Server) -> httpx.Response:
 
 def test_the_first_rule_that_matches_answers() -> None:
     rules = Faults(parse([{"on": "poll", "status": 503}, {"status": 429}, {"on": "submit", "status": 500}]))
-    assert [rule and rule.status for rule in (rules.next("poll"), rules.next("submit"))] == [503, 429]
+    answers = [rules.next("azure_language", "poll"), rules.next("azure_language", "submit")]
+    assert [rule and rule.status for rule in answers] == [503, 429]
+
+
+def test_a_rule_for_one_api_leaves_the_others_alone() -> None:
+    rules = Faults(parse([{"api": "comprehend", "status": 503}]))
+    assert rules.next("azure_language", "submit") is None
+    assert rules.next("comprehend", "classify") is not None
 
 
 def test_a_rule_applies_as_often_as_it_says_and_then_lets_the_next_answer() -> None:
     rules = Faults(parse([{"on": "submit", "status": 429, "times": 2}, {"on": "submit", "status": 503, "times": 1}]))
-    asked = [rules.next(operation) for operation in ("submit", "poll", "submit", "submit", "submit")]
+    asked = [rules.next("azure_language", operation) for operation in ("submit", "poll", "submit", "submit", "submit")]
     assert [rule and rule.status for rule in asked] == [429, None, 429, 503, None]
 
 
 def test_probability_is_drawn_from_the_seed_and_so_always_the_same() -> None:
     def struck(seed: int) -> list[bool]:
         rules = Faults(parse([{"status": 503, "probability": 0.3, "seed": seed}]))
-        return [rules.next("poll") is not None for _ in range(1000)]
+        return [rules.next("azure_language", "poll") is not None for _ in range(1000)]
 
     assert struck(7) == struck(7) != struck(8)
     assert 250 < sum(struck(7)) < 350
@@ -215,7 +222,12 @@ async def test_rules_are_changed_and_counted_while_the_server_runs(server: Serve
     assert response.json() == [{**rule, "seen": 0, "applied": 0}]
     assert [(await submitted(server)).status_code for _ in range(3)] == [503, 202, 202]
     assert (await server.client.get("/_faults")).json() == [{**rule, "seen": 3, "applied": 1}]
-    assert server.telemetry.registry.get_sample_value("labelstream_server_faults_total", {"operation": "submit"}) == 1
+    assert (
+        server.telemetry.registry.get_sample_value(
+            "labelstream_server_faults_total", {"api": "azure_language", "operation": "submit"}
+        )
+        == 1
+    )
     assert (await server.client.delete("/_faults")).status_code == 204
     assert (await server.client.get("/_faults")).json() == []
 

@@ -1,13 +1,14 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service.errors import Misconfigured, Unavailable
-from service.server.store import FILE_NAME, PRUNED_AT_ONCE, Job, Project, State, Store
+from service.server.store import FILE_NAME, PRUNED_AT_ONCE, Change, Job, Project, State, Store
 
 SECRET = b"a sentence that must not be found again"
 
@@ -139,3 +140,44 @@ def test_a_result_is_not_shown_before_its_time_but_a_cancellation_is(state: Stat
     early = state if state in {State.WAITING, State.RUNNING, State.CANCELLED} else State.RUNNING
     assert one.state_at(4.9) is early
     assert one.state_at(5.0) is state
+
+
+async def test_resources_survive_a_restart_and_come_about_together(tmp_path: Path) -> None:
+    async with Store.open(tmp_path) as store:
+        await store.change(Change("category", "a", {"n": 1}), Change("category", "b", {"n": 2}))
+        await store.change(Change("category", "a", {"n": 3}), Change("category", "b", None))
+        assert store.resources("category") == {"a": {"n": 3}}
+        assert store.resource("category", "b") is None
+    async with Store.open(tmp_path) as store:
+        assert store.resources("category") == {"a": {"n": 3}}
+
+
+async def test_what_came_of_a_job_is_seen_at_once_and_kept(tmp_path: Path) -> None:
+    async with Store.open(tmp_path) as store:
+        kept = job("1", kind="train")
+        await store.add(kept)
+        store.end_nowait(replace(kept, state=State.SUCCEEDED), [Change("model", "m", {"digest": "d"})])
+        assert store.resource("model", "m") == {"digest": "d"}
+    async with Store.open(tmp_path) as store:
+        assert store.resource("model", "m") == {"digest": "d"}
+        assert [one.state for one in await store.of_kind("train")] == [State.SUCCEEDED]
+
+
+async def test_a_file_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+    async with Store.open(tmp_path) as store:
+        await store.deploy("tickets", "production", "single_label", "digest")
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        connection.executescript("DROP TABLE resources; PRAGMA user_version=1;")
+    async with Store.open(tmp_path) as store:
+        assert store.projects["tickets"].deployments == {"production": "digest"}
+        await store.change(Change("category", "a", {}))
+
+
+async def test_a_project_goes_with_its_last_deployment(tmp_path: Path) -> None:
+    async with Store.open(tmp_path) as store:
+        await store.deploy("tickets", "production", "single_label", "one")
+        await store.deploy("tickets", "staging", "single_label", "two")
+        await store.undeploy("tickets", "production")
+        assert store.projects["tickets"].deployments == {"staging": "two"}
+        await store.undeploy("tickets", "staging")
+        assert store.projects == {}

@@ -1,0 +1,27 @@
+"""What stands behind every API of the server."""
+
+from dataclasses import dataclass
+
+from service.server.containers import Containers
+from service.server.gateway import Window
+from service.server.models import Models
+from service.server.store import Store
+from service.server.training import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """State, models, the process that trains them, and where data to train on is read.
+
+    `documented_rates` says whether the request rates of the vendors' documentation are kept; sizes always are.
+    """
+
+    store: Store
+    models: Models
+    trainer: Trainer
+    containers: Containers
+    documented_rates: bool = False
+
+    def window(self, limit: int, seconds: float) -> Window | None:
+        """A documented rate, where such are kept."""
+        return Window(limit, seconds) if self.documented_rates else None

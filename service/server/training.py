@@ -1,0 +1,106 @@
+"""Learning on request, in a process of its own, so that answering never waits for it.
+
+One training runs at a time (the jobs of the long queue come one after another). The process is started with the first
+of them and stays; one that dies (killed for want of memory) fails its training and is replaced for the next.
+"""
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+from service.model.classifier import FILE_NAME, Task
+from service.model.evaluate import Evaluation, evaluate
+from service.model.examples import Example, ExamplesError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class TrainingFailed(Exception):
+    """Nothing was learnt, for a reason that the message tells the operator or the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A model that is in the folder of models now, and what is to be said of it.
+
+    `evaluation` is over the rows that were kept for testing, or the model's own estimate where there were none.
+    """
+
+    digest: str
+    task: Task
+    labels: tuple[str, ...]
+    documents: int
+    evaluation: Evaluation
+    warnings: tuple[str, ...]
+
+
+class Trainer:
+    """The process that learns, for as long as the context lasts; safe to use from threads."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            for process in list(pool._processes.values()):  # noqa: SLF001  what it is at may take minutes, and is redone
+                process.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """What a function gives for arguments, all of which can be pickled.
+
+        Raises what it raises, and `TrainingFailed` where its process died.
+        """
+        with self._lock:
+            if self._closed:
+                raise TrainingFailed("the server is stopping")
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            pool = self._pool
+        try:
+            return pool.submit(work, *arguments, **named).result()
+        except BrokenProcessPool:
+            with self._lock:
+                if self._pool is pool:
+                    self._pool = None
+            raise TrainingFailed("the process that trains was ended from outside; is there enough memory?") from None
+
+
+def learn(folder: Path, rows: Sequence[Example], tests: Sequence[Example], task: Task, name: str) -> Learnt:
+    """Train on `rows`, measure on `tests` (none: by cross-validation), and put the model into the folder of models.
+
+    For `Trainer.run`. Raises `ExamplesError` where there is too little to learn from, and `TrainingFailed` where the
+    model cannot be written.
+    """
+    from service.model.train import train  # noqa: PLC0415  a second of scikit-learn, which the server itself never needs
+
+    trained = train(rows, task=task, name=name)
+    classifier = trained.classifier
+    try:
+        trained.save(folder / classifier.digest)
+    except OSError as error:
+        raise TrainingFailed(f"the model cannot be written to {folder / FILE_NAME}: {error.strerror}") from None
+    measured = trained.estimate
+    if tests:
+        try:
+            measured = evaluate(classifier, tests)
+        except ExamplesError:  # no test row belongs to a class that was learnt
+            measured = trained.estimate
+    return Learnt(classifier.digest, task, tuple(classifier.labels), trained.documents, measured, trained.warnings)

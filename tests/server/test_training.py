@@ -1,0 +1,42 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from service.model.examples import Example, ExamplesError
+from service.server.models import Models
+from service.server.training import Trainer, TrainingFailed, learn
+from tests.server.conftest import BILLING, SINGLE
+
+
+def end_oneself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_model_is_learnt_measured_and_kept(trainer: Trainer, tmp_path: Path) -> None:
+    tests = [Example("t", "the invoice charged me twice", ("billing",))]
+    learnt = trainer.run(learn, tmp_path, SINGLE, tests, "single_label", "tickets")
+    assert learnt.labels == ("account", "billing", "crash")
+    assert (learnt.documents, learnt.evaluation.documents) == (len(SINGLE), 1)
+    (classes,) = Models(tmp_path).get(learnt.digest).classify([BILLING])
+    assert classes[0].name == "billing"
+
+
+def test_without_test_rows_a_model_is_worth_its_own_estimate(trainer: Trainer, tmp_path: Path) -> None:
+    learnt = trainer.run(learn, tmp_path, SINGLE, [], "single_label", "tickets")
+    assert learnt.evaluation.documents == len(SINGLE)
+
+
+def test_too_little_to_learn_from_is_told_as_such(trainer: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(ExamplesError):
+        trainer.run(learn, tmp_path, SINGLE[:2], [], "single_label", "tickets")
+
+
+def test_a_process_that_dies_fails_its_training_and_not_the_next() -> None:
+    with Trainer() as trainer:
+        with pytest.raises(TrainingFailed, match="ended from outside"):
+            trainer.run(end_oneself)
+        assert trainer.run(os.getpid) != os.getpid()
+    with pytest.raises(TrainingFailed, match="stopping"):
+        trainer.run(os.getpid)
