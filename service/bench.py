@@ -7,23 +7,24 @@ to the endpoint's 100 ms.
 """
 
 import asyncio
+import math
 import multiprocessing
 import resource
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from multiprocessing.connection import Connection
 from statistics import quantiles
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
+import httptools
 import orjson
-import uvicorn
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -33,7 +34,7 @@ from service import accounts, logs, pipeline, settings
 from service.dispatch import Dispatcher
 from service.errors import Unavailable
 from service.progress import Steps
-from service.streams import kafka
+from service.streams import kafka, kafka_sink
 from service.telemetry import Telemetry
 from service.worker import loop_factory, settle_memory
 
@@ -176,58 +177,78 @@ def _received(connection: Connection) -> Any:
 # The endpoint: Azure Language's job API, with constant answers after a constant time.
 
 
-def _endpoint(connection: Connection) -> None:
-    numbers, jobs = count(1), dict[str, tuple[float, bytes]]()
-    head = b'{"status":"succeeded","errors":[],"tasks":{"completed":1,"failed":0,"inProgress":0,"total":1,"items":['
-    head += (
-        b'{"kind":"CustomSingleLabelClassificationLROResults","status":"succeeded","results":{"errors":[],"documents":['
-    )
-    running = b'{"status":"running","errors":[],"tasks":{"completed":0,"failed":0,"inProgress":1,"total":1,"items":[]}}'
-    base = ""
+class _Endpoint(asyncio.Protocol):
+    """One connection to the endpoint. It is as spare as can be: what it takes to answer is not ours to pay for."""
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["method"] == "POST":
-            began, body, more = time.monotonic(), b"", True
-            while more:
-                event = await receive()
-                body, more = body + event.get("body", b""), event.get("more_body", False)
-            documents = orjson.loads(body)["analysisInput"]["documents"]
-            name = str(next(numbers))
-            answers = b",".join(
-                b'{"id":"%b","class":[{"category":"billing","confidenceScore":0.93}],"warnings":[]}'
-                % each["id"].encode()
-                for each in documents
+    def __init__(self, jobs: dict[bytes, tuple[float, bytes]], base: str) -> None:
+        self._jobs = jobs
+        self._base = base.encode()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._url = self._body = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self._url, self._body = url, b""
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        now = time.monotonic()
+        if self._parser.get_method() == b"POST":
+            name = b"%d" % len(self._jobs)
+            self._jobs[name] = now + ENDPOINT_SECONDS, _answer(self._body)
+            where = b"%b/language/analyze-text/jobs/%b?api-version=2023-04-01" % (self._base, name)
+            self._transport.write(
+                b"HTTP/1.1 202 Accepted\r\noperation-location: %b\r\ncontent-length: 0\r\n\r\n" % where
             )
-            jobs[name] = began + ENDPOINT_SECONDS, head + answers + b"]}}]}}"
-            where = f"{base}/language/analyze-text/jobs/{name}?api-version=2023-04-01".encode()
-            await send({"type": "http.response.start", "status": 202, "headers": [(b"operation-location", where)]})
-            await send({"type": "http.response.body", "body": b""})
             return
-        name = scope["path"].rsplit("/", 1)[1]
-        due, answer = jobs.get(name, (0.0, running))
-        done = time.monotonic() >= due
-        if done:
-            jobs.pop(name, None)
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer if done else running})
+        name = self._url.partition(b"?")[0].rpartition(b"/")[2]
+        due, answer = self._jobs.get(name, (math.inf, b""))
+        if now >= due:
+            self._jobs[name] = due, b""
+        else:
+            answer = _RUNNING
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
+        self._transport.write(head + answer)
 
+
+_RUNNING = b'{"status":"running","errors":[],"tasks":{"completed":0,"failed":0,"inProgress":1,"total":1,"items":[]}}'
+_SUCCEEDED = (
+    b'{"status":"succeeded","errors":[],"tasks":{"completed":1,"failed":0,"inProgress":0,"total":1,"items":['
+    b'{"kind":"CustomSingleLabelClassificationLROResults","status":"succeeded","results":{"errors":[],"documents":[%b]}}]}}'
+)
+
+
+def _answer(body: bytes) -> bytes:
+    documents = orjson.loads(body)["analysisInput"]["documents"]
+    answers = [
+        b'{"id":"%b","class":[{"category":"billing","confidenceScore":0.93}],"warnings":[]}' % each["id"].encode()
+        for each in documents
+    ]
+    return _SUCCEEDED % b",".join(answers)
+
+
+def _endpoint(connection: Connection) -> None:
     async def serve() -> None:
-        nonlocal base
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off"))
-        serving = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110  it has no event to wait for
-            await asyncio.sleep(0.01)
-        base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        connection.send(base)
+        loop, orphaned = asyncio.get_running_loop(), asyncio.Event()
+        jobs: dict[bytes, tuple[float, bytes]] = {}
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            server = await loop.create_server(lambda: _Endpoint(jobs, base), sock=listening)
+            connection.send(base)
+            loop.add_reader(connection.fileno(), orphaned.set)  # nothing is sent: it can only have closed
+            await orphaned.wait()
+            server.close()
 
-        def orphaned() -> None:
-            server.should_exit = True
-
-        asyncio.get_running_loop().add_reader(connection.fileno(), orphaned)  # nothing is sent: it can only have closed
-        await serving
-
-    asyncio.run(serve())
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(serve())
 
 
 # The feed: documents in, results out, and the time between them.
@@ -303,7 +324,7 @@ async def _work(connection: Connection, place: _Place) -> None:
     finished = telemetry.records_finished.labels(stream.input, "classified")
     async with (
         accounts.opened(wanted.accounts, stream.classify_with, telemetry) as ready,
-        kafka.producing(wanted.kafka, telemetry) as sink,
+        kafka_sink.producing(wanted.kafka, telemetry) as sink,
         asyncio.TaskGroup() as tasks,
     ):
         source = kafka.KafkaSource(wanted.kafka, stream.input)

@@ -35,7 +35,7 @@ from service.errors import Unavailable
 from service.model import examples
 from service.model.examples import Example
 from service.progress import Steps
-from service.streams import kafka
+from service.streams import kafka, kafka_sink
 from service.telemetry import Telemetry
 
 PROJECT, DEPLOYMENT = "demo", "production"
@@ -295,7 +295,7 @@ async def _stream(wanted: settings.Settings, documents: Iterator[Example], tally
     (stream,), telemetry, stop = wanted.streams, Telemetry(), asyncio.Event()
     async with (
         accounts.opened(wanted.accounts, stream.classify_with, telemetry) as ready,
-        kafka.producing(wanted.kafka, telemetry) as sink,
+        kafka_sink.producing(wanted.kafka, telemetry) as sink,
         asyncio.TaskGroup() as tasks,
     ):
         await accounts.probe(ready.values())

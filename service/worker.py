@@ -10,7 +10,7 @@ from service import accounts, health, pipeline
 from service.dispatch import Dispatcher
 from service.errors import Misconfigured
 from service.settings import Settings, Stream
-from service.streams import kafka
+from service.streams import kafka, kafka_sink
 from service.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
     async with (
         accounts.opened(settings.accounts, names, telemetry) as ready,
         health.served(telemetry, settings.health) as url,
-        kafka.producing(settings.kafka, telemetry) as sink,
+        kafka_sink.producing(settings.kafka, telemetry) as sink,
     ):
         await check_topics(settings)
         for stream in settings.streams:

@@ -24,7 +24,7 @@ from service.server import azure_language
 from service.server import telemetry as server_telemetry
 from service.server.gateway import Gateway, Resource
 from service.streams.files import _letter
-from service.streams.kafka import _without_value
+from service.streams.kafka_sink import _without_value
 from service.transport import PacedClient
 from tests import reference
 from tests.records import written

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from service.documents import Position
 from service.errors import Misconfigured
 from service.routing import Message
-from service.streams.kafka import producing
+from service.streams.kafka_sink import producing
 from service.telemetry import Telemetry
 from tests.kafka import topics
 from tests.kafka.broker import Broker

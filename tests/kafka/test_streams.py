@@ -18,7 +18,8 @@ from service.errors import Fenced, Misconfigured, Unavailable
 from service.offsets import Mark, Offsets, Partition, Room
 from service.routing import Message, dead_letter
 from service.streams import kafka as streams
-from service.streams.kafka import KafkaSource, missing_topics, producing
+from service.streams.kafka import KafkaSource, missing_topics
+from service.streams.kafka_sink import producing
 from service.telemetry import Telemetry
 from tests.kafka import topics
 from tests.kafka.topics import fill, read

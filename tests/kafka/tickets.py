@@ -11,7 +11,8 @@ from service.dispatch import Account, Dispatcher
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.limits import Limits
 from service.offsets import Mark
-from service.streams.kafka import KafkaSource, producing
+from service.streams.kafka import KafkaSource
+from service.streams.kafka_sink import producing
 from service.telemetry import Telemetry
 from tests.kafka import topics
 from tests.kafka.topics import Read, fill, read
