@@ -345,10 +345,12 @@ async def _answer_for(connection: Connection, finished: Callable[[], float]) -> 
         return time.monotonic(), time.process_time(), finished()
 
     async def told() -> None:
-        while not connection.poll():  # noqa: ASYNC110  as above
-            await asyncio.sleep(0.01)
+        await said.wait()
+        said.clear()
         connection.recv()
 
+    said = asyncio.Event()
+    asyncio.get_running_loop().add_reader(connection.fileno(), said.set)
     connection.send("ready")
     await told()
     began = standing()
@@ -442,6 +444,7 @@ def _settings(place: _Place) -> settings.Settings:
                     "dead_letter": place.dead,
                     "classify_with": "endpoint",
                     "batch": {"documents": BATCH, "wait": "5ms"},
+                    "capacity": {"documents": int(__import__("os").environ.get("CAP", "10000"))},
                 }
             ],
         },

@@ -25,6 +25,7 @@ METADATA_LIMIT = 4096
 """Bytes of metadata that a broker takes with an offset (`offset.metadata.max.bytes`, default)."""
 
 _FORMAT = "1:"
+_NOTHING = (None, 0)
 
 
 class Partition(NamedTuple):
@@ -83,7 +84,7 @@ class _Progress:
     __slots__ = ("abandoned", "closing", "committed", "highest", "restored", "unfinished")
 
     def __init__(self, committed: Mark | None) -> None:
-        self.unfinished: dict[int, Record] = {}  # ascending: records arrive in the order of their offsets
+        self.unfinished: dict[int, tuple[Record, int]] = {}  # with sizes; ascending, as records arrive in that order
         self.abandoned: set[int] = set()  # of those, which nobody is working on any more
         self.highest = committed.offset - 1 if committed else -1
         self.restored = decode(committed) if committed else ()
@@ -127,7 +128,7 @@ class Offsets:
         bytes: int,  # noqa: A002  the field's own word, as in the settings
         metadata_limit: int = METADATA_LIMIT,
     ) -> None:
-        self._partitions: dict[Partition, _Progress] = {}
+        self._partitions: dict[tuple[str, int], _Progress] = {}  # a Partition is equal to the plain pair
         self._capacity = documents
         self._byte_capacity = bytes
         self._metadata_limit = metadata_limit
@@ -148,7 +149,7 @@ class Offsets:
         wanted = []
         for record in records:
             topic, number, offset = record.position
-            progress = self._partitions.get(Partition(topic, number))
+            progress = self._partitions.get((topic, number))
             if progress is None or progress.closing:
                 continue
             if progress.committed is None:
@@ -158,38 +159,38 @@ class Offsets:
             progress.highest = offset
             if progress.restored and progress.was_finished_before(offset):
                 continue
-            progress.unfinished[offset] = record
+            size = record.size
+            progress.unfinished[offset] = record, size
             self._documents += 1
-            self._bytes += record.size
+            self._bytes += size
             wanted.append(record)
         return wanted
 
     def _go_back(self, progress: _Progress, offset: int) -> None:
         """The input was begun anew (a topic that was cut off or made again): what is read now replaces what was."""
-        for record in [record for before, record in progress.unfinished.items() if before >= offset]:
-            self._drop(progress, record)
+        for replaced in [before for before in progress.unfinished if before >= offset]:
+            self._drop(progress, replaced)
         progress.restored = ()
 
-    def _drop(self, progress: _Progress, record: Record) -> None:
-        offset = record.position.offset
-        del progress.unfinished[offset]
+    def _drop(self, progress: _Progress, offset: int) -> None:
+        _, size = progress.unfinished.pop(offset)
         progress.abandoned.discard(offset)
         self._documents -= 1
-        self._bytes -= record.size
+        self._bytes -= size
 
     def owns(self, record: Record) -> bool:
         """Whether this very record is unfinished and ours to finish."""
         topic, number, offset = record.position
-        progress = self._partitions.get(Partition(topic, number))
-        return progress is not None and progress.unfinished.get(offset) is record
+        progress = self._partitions.get((topic, number))
+        return progress is not None and progress.unfinished.get(offset, _NOTHING)[0] is record
 
     def resolve(self, records: Iterable[Record]) -> None:
         """Say that records are finished; those of a former assignment change nothing."""
         for record in records:
             topic, number, offset = record.position
-            progress = self._partitions.get(Partition(topic, number))
-            if progress is not None and progress.unfinished.get(offset) is record:
-                self._drop(progress, record)
+            progress = self._partitions.get((topic, number))
+            if progress is not None and progress.unfinished.get(offset, _NOTHING)[0] is record:
+                self._drop(progress, offset)
         self._changed.set()
 
     def abandon(self, records: Iterable[Record]) -> None:
@@ -197,7 +198,7 @@ class Offsets:
         for record in records:
             if self.owns(record):
                 topic, number, offset = record.position
-                self._partitions[Partition(topic, number)].abandoned.add(offset)
+                self._partitions[topic, number].abandoned.add(offset)
         self._changed.set()
 
     def close(self, partitions: Iterable[Partition]) -> None:
@@ -210,8 +211,8 @@ class Offsets:
         """Give partitions up, with whatever is unfinished in them."""
         for partition in partitions:
             if progress := self._partitions.pop(partition, None):
-                for record in list(progress.unfinished.values()):
-                    self._drop(progress, record)
+                for offset in list(progress.unfinished):
+                    self._drop(progress, offset)
         self._changed.set()
 
     def committable(self) -> dict[Partition, Mark]:
@@ -223,7 +224,7 @@ class Offsets:
             finished = encode(progress.low_water, progress.finished_above_the_mark(), self._metadata_limit)
             mark = Mark(progress.low_water, finished)
             if mark != progress.committed:
-                marks[partition] = mark
+                marks[Partition(*partition)] = mark
         return marks
 
     def committed(self, marks: Mapping[Partition, Mark]) -> None:
@@ -235,7 +236,7 @@ class Offsets:
     @property
     def partitions(self) -> Sequence[Partition]:
         """The assigned partitions."""
-        return tuple(self._partitions)
+        return tuple(Partition(*partition) for partition in self._partitions)
 
     def room(self) -> Room:
         """How much more may be read; none while either bound is reached."""
@@ -272,12 +273,14 @@ class Offsets:
             self._documents,
             self._bytes,
             {
-                partition: PartitionStatistics(
+                Partition(*partition): PartitionStatistics(
                     progress.low_water,
                     progress.committed.offset,
                     progress.highest,
                     len(progress.unfinished),
-                    next((record.timestamp for record in progress.unfinished.values() if record.timestamp > 0), None),
+                    next(
+                        (record.timestamp for record, _ in progress.unfinished.values() if record.timestamp > 0), None
+                    ),
                 )
                 for partition, progress in self._partitions.items()
                 if progress.committed is not None

@@ -35,16 +35,15 @@ def route(stream: Stream, answer: Answer) -> list[Message]:
     """The messages for every document of an answer, in order."""
     messages: list[Message] = []
     for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
+        record = document.record
         if isinstance(outcome, Refused):
-            messages.append(dead_letter(stream, document.record, outcome, answer.attempts))
+            messages.append(dead_letter(stream, record, outcome, answer.attempts))
             continue
         value = orjson.dumps(_result(stream, document, outcome, answer))
-        record = document.record
         headers = [header for header in record.headers if not header[0].startswith(_OURS)]
         headers.append(("labelstream-id", f"{stream.name}:{record.position}".encode()))
-        messages.extend(
-            Message(topic, record.key, value, headers, record.position) for topic in _targets(stream, outcome)
-        )
+        for topic in _targets(stream, outcome):
+            messages.append(Message(topic, record.key, value, headers, record.position))  # noqa: PERF401  mostly one
     return messages
 
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Info, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.documents import Classified, Outcome, Reason, Record
+from service.documents import Classified, Outcome, Reason, Record, Refused
+from service.histograms import Histogram, Observed
 from service.limits import LimitsStatistics
 from service.offsets import OffsetsStatistics, Partition
 
@@ -121,19 +122,20 @@ class StreamTelemetry:
     def finished(self, records: Iterable[Record], outcomes: Iterable[Outcome]) -> None:
         """Outcomes were published."""
         now, classified, best = time.time() * 1000, 0, Counting[str]()
+        took, sure = self._end_to_end.observe, self._confidence.observe
         for record, outcome in zip(records, outcomes, strict=True):
             if record.timestamp > 0:  # else it has none
-                self._end_to_end.observe(max(0.0, now - record.timestamp) / 1000)
-            if isinstance(outcome, Classified):
-                classified += 1
-                if outcome.classes:
-                    name, score = outcome.classes[0]
-                    best[name] += 1
-                    if score is not None:
-                        self._confidence.observe(score)
-            else:
+                took(max(0.0, now - record.timestamp) / 1000)
+            if isinstance(outcome, Refused):
                 self._finished["dead_letter"].inc()
                 self._dead_letters[outcome.reason].inc()
+                continue
+            classified += 1
+            if outcome.classes:
+                name, score = outcome.classes[0][:2]
+                best[name] += 1
+                if score is not None:
+                    sure(score)
         self._finished["classified"].inc(classified)
         for name, count in best.items():
             (self._label.get(name) or self._new_label(name)).inc(count)
@@ -160,7 +162,7 @@ class AccountTelemetry:
     def __init__(self, telemetry: "Telemetry", account: str, provider: str) -> None:
         self._names = (account, provider)
         self._requests = telemetry.request_duration
-        self._request: dict[tuple[str, str], Histogram] = {}
+        self._request: dict[tuple[str, str], Observed] = {}
         self._errors = telemetry.errors
         self._retries = telemetry.retries
         self._throttled = telemetry.throttled.labels(*self._names)
