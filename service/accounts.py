@@ -82,7 +82,7 @@ async def _comprehend(
 ) -> Account:
     limits = Limits(branch.limits)
     with _named(name):
-        client = await stack.enter_async_context(aws.opened(aws.COMPREHEND, branch, limits, events))
+        (client,) = await stack.enter_async_context(aws.opened([aws.COMPREHEND], branch, limits, events))
     endpoint = Comprehend(branch, client)
     await endpoint.warm_up()
     return Account(name, branch.provider, endpoint, limits=limits, telemetry=events)
@@ -93,8 +93,7 @@ async def _comprehend_jobs(
 ) -> Account:
     limits = Limits(branch.limits)
     with _named(name):
-        client = await stack.enter_async_context(aws.opened(aws.COMPREHEND, branch, limits, events))
-        s3 = await stack.enter_async_context(aws.opened(aws.S3, branch, limits, events))
+        client, s3 = await stack.enter_async_context(aws.opened([aws.COMPREHEND, aws.S3], branch, limits, events))
     jobs = ComprehendJobs(branch, client, s3)
     await jobs.warm_up()
     return Account(name, branch.provider, jobs, limits=limits, telemetry=events, job_deadline=branch.job_deadline)

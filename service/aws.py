@@ -9,7 +9,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import IO, Any, NamedTuple
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from botocore.parsers import ResponseParserError
@@ -89,7 +90,7 @@ class Service(NamedTuple):
     url: str
 
 
-COMPREHEND, S3 = Service("comprehend", "endpoint_url"), Service("s3", "s3_endpoint_url")
+COMPREHEND, S3 = Service("comprehend", "endpoint_url"), Service("s3", "storage_url")
 
 
 class Declined(Exception):
@@ -102,6 +103,21 @@ class Declined(Exception):
         super().__init__(message)
         self.code = code
         self.reasons = reasons
+
+
+class _Staying(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no types
+    """The SDK's connections, but for redirects: those would take documents and a token elsewhere."""
+
+    async def _get_session(self, proxy_url: str | None) -> "_Plain":
+        return _Plain(await super()._get_session(proxy_url))
+
+
+class _Plain:
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def request(self, method: str, **how: Any) -> aiohttp.ClientResponse:
+        return await self._session.request(method, allow_redirects=False, **how)
 
 
 class PacedAws:
@@ -207,15 +223,37 @@ class PacedAws:
 
 @asynccontextmanager
 async def opened(
-    service: Service,
+    services: Iterable[Service],
     branch: settings.Comprehend | settings.ComprehendJobs,
     limits: Limits,
     telemetry: AccountTelemetry,
-) -> AsyncIterator[PacedAws]:
-    """A client for the length of the block. Raises Misconfigured."""
-    endpoint_url = branch.urls.get(service.url)
+) -> AsyncIterator[list[PacedAws]]:
+    """Clients of these services, which share their credentials, for the length of the block. Raises Misconfigured."""
+    session, secret = get_session(), branch.secret
+    async with AsyncExitStack() as stack:
+        clients = []
+        for service in services:
+            endpoint_url = branch.urls.get(service.url)
+            creating = session.create_client(
+                service.name,
+                region_name=branch.region,
+                endpoint_url=endpoint_url,
+                aws_access_key_id=branch.access_key_id,
+                aws_secret_access_key=secret and secret.get_secret_value(),
+                config=_config(branch, endpoint_url),
+            )
+            try:
+                client = await stack.enter_async_context(creating)
+            except BotoCoreError as error:
+                raise Misconfigured(f"what this machine says of AWS cannot be used: {type(error).__name__}") from None
+            clients.append(PacedAws(client, limits, telemetry, branch.request_timeout))
+        yield clients
+
+
+def _config(branch: settings.Comprehend | settings.ComprehendJobs, endpoint_url: str | None) -> AioConfig:
     on_this_machine = settings.is_loopback(urlsplit(endpoint_url or "").hostname or "")
-    config = AioConfig(
+    return AioConfig(
+        http_session_cls=_Staying,
         connect_timeout=branch.connect_timeout,
         read_timeout=branch.request_timeout,
         max_pool_connections=branch.limits.in_flight + 1,  # and one to look whether it is well
@@ -228,22 +266,6 @@ async def opened(
         s3={"addressing_style": "path" if endpoint_url else "auto"},
         warm_up_loader_caches=True,
     )
-    secret = branch.secret
-    async with AsyncExitStack() as stack:
-        try:
-            client = await stack.enter_async_context(
-                get_session().create_client(
-                    service.name,
-                    region_name=branch.region,
-                    endpoint_url=endpoint_url,
-                    aws_access_key_id=branch.access_key_id,
-                    aws_secret_access_key=secret and secret.get_secret_value(),
-                    config=config,
-                )
-            )
-        except BotoCoreError as error:
-            raise Misconfigured(f"what this machine says of AWS cannot be used: {type(error).__name__}") from None
-        yield PacedAws(client, limits, telemetry, branch.request_timeout)
 
 
 def _status(error: ClientError) -> int:

@@ -375,6 +375,7 @@ class Comprehend(Aws):
     """
 
     provider: Literal["comprehend"]
+    """What kind of account this is."""
     endpoint_arn: EndpointArn
     """The endpoint; written as `…:endpoint/NAME`, `…:document-classifier-endpoint/NAME` is asked."""
     task: Literal["single_label", "multi_label"]
@@ -394,15 +395,16 @@ class ComprehendJobs(Aws):
     """
 
     provider: Literal["comprehend_jobs"]
+    """What kind of account this is."""
     classifier_arn: ClassifierArn
     """The trained classifier."""
     task: Literal["single_label", "multi_label"]
     """How the classifier was trained: MULTI_CLASS is `single_label`, MULTI_LABEL is `multi_label`."""
     data_access_role_arn: RoleArn
-    """The role in which Comprehend reads `input_s3_uri` and writes `output_s3_uri`."""
-    input_s3_uri: S3Folder
+    """The role in which Comprehend reads `input_uri` and writes `output_uri`."""
+    input_uri: S3Folder
     """Where documents are put for a job, in the classifier's region."""
-    output_s3_uri: S3Folder
+    output_uri: S3Folder
     """Where Comprehend puts results, in the classifier's region."""
     kms_key_id: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
     """The KMS key that encrypts both; by default each bucket's own encryption holds."""
@@ -410,7 +412,7 @@ class ComprehendJobs(Aws):
     """The most documents of a job."""
     keep_objects: bool = False
     """Leaves documents and results in S3 when a job is read; else they are deleted."""
-    s3_endpoint_url: str | None = None
+    storage_url: str | None = None
     """Where S3 is asked instead of at the region's own address."""
     request_timeout: Annotated[Seconds, Field(gt=0)] = 60.0
     """How long one request may take in all, documents or results carried."""
@@ -426,7 +428,7 @@ class ComprehendJobs(Aws):
     @property
     def urls(self) -> dict[str, str]:
         """The addresses that are set, by the names of their settings."""
-        given = {"endpoint_url": self.endpoint_url, "s3_endpoint_url": self.s3_endpoint_url}
+        given = {"endpoint_url": self.endpoint_url, "storage_url": self.storage_url}
         return {name: url for name, url in given.items() if url is not None}
 
 

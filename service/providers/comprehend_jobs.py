@@ -48,17 +48,17 @@ _BYTES_A_DOCUMENT = 64 * 1024
 _IN_MEMORY = 8 * 1024**2
 _JOB_ID = re.compile("[A-Za-z0-9-]{1,64}")
 _SETTINGS = {  # codes of failed jobs that find fault with who may do what
-    "NO_READ_ACCESS_TO_INPUT": "data_access_role_arn, input_s3_uri and kms_key_id",
-    "NO_WRITE_ACCESS_TO_OUTPUT": "data_access_role_arn, output_s3_uri and kms_key_id",
+    "NO_READ_ACCESS_TO_INPUT": "data_access_role_arn, input_uri and kms_key_id",
+    "NO_WRITE_ACCESS_TO_OUTPUT": "data_access_role_arn, output_uri and kms_key_id",
 }
 _REFUSALS: dict[str, tuple[type[CallFailed], str]] = {
-    "InvalidBucketName": (Misconfigured, "check input_s3_uri and output_s3_uri"),
+    "InvalidBucketName": (Misconfigured, "check input_uri and output_uri"),
     "InvalidRequestException": (
         Misconfigured,
         "check classifier_arn, the role, and that the buckets are in its region",
     ),
     "KmsKeyValidationException": (Misconfigured, "check kms_key_id"),
-    "NoSuchBucket": (Misconfigured, "check input_s3_uri and output_s3_uri"),
+    "NoSuchBucket": (Misconfigured, "check input_uri and output_uri"),
     "ResourceInUseException": (Unavailable, "the classifier does not serve just now"),
     "ResourceLimitExceededException": (Throttled, "too many jobs are under way"),
     "ResourceNotFoundException": (Misconfigured, "check classifier_arn"),
@@ -90,8 +90,8 @@ class ComprehendJobs:
         self.task: str = settings.task
         self._client = client
         self._s3 = s3
-        self._input = _Folder(settings.input_s3_uri)
-        self._output = _Folder(settings.output_s3_uri)
+        self._input = _Folder(settings.input_uri)
+        self._output = _Folder(settings.output_uri)
         self._encrypted = {"KmsKeyId": settings.kms_key_id} if settings.kms_key_id else {}
         self._classifier = settings.classifier_arn
         self._role = settings.data_access_role_arn
@@ -99,8 +99,8 @@ class ComprehendJobs:
         self._about = (
             settings.classifier_arn,
             self._role,
-            settings.input_s3_uri,
-            settings.output_s3_uri,
+            settings.input_uri,
+            settings.output_uri,
             self._encrypted,
         )
         self._lost: set[str] = set()  # grows by one with each job that is lost, which takes minutes
@@ -220,7 +220,7 @@ class ComprehendJobs:
             case "COMPLETED":
                 name = self._output.name(job)
                 if name is None:
-                    raise JobLost(f"{self._client.host}: a job wrote its results elsewhere than below output_s3_uri")
+                    raise JobLost(f"{self._client.host}: a job wrote its results elsewhere than below output_uri")
                 outcomes = await self._read(name, documents)
                 await self._delete(self._input, f"{token}.txt")
                 await self._delete(self._output, name)
@@ -286,7 +286,7 @@ class _Bounded(gzip.GzipFile):
     """What is packed in a file, up to so many bytes: a small archive may hold very much."""
 
     def __init__(self, file: IO[bytes], most: int) -> None:
-        super().__init__(fileobj=file)
+        super().__init__(fileobj=file, mode="rb")
         self._most = most
 
     def read(self, size: int | None = -1) -> bytes:
