@@ -19,7 +19,14 @@ import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+)
 from botocore.parsers import ResponseParserError
 
 from service import settings
@@ -77,9 +84,9 @@ _BROKEN = (
 )
 _WORDS = {
     "timeout": "it took too long",
-    "tls": "TLS could not be agreed on",
-    "connect": "it cannot be reached",
-    "malformed_response": "it broke its answer off, or what came cannot be read",
+    "tls": "TLS could not be agreed on ({0})",
+    "connect": "it cannot be reached ({0})",
+    "malformed_response": "it broke its answer off, or what came cannot be read ({0})",
 }
 
 
@@ -193,11 +200,13 @@ class PacedAws:
             raise Misconfigured(
                 "no AWS credentials were found: set access_key_id, or give this process a role"
             ) from None
+        except (CredentialRetrievalError, TokenRetrievalError) as error:
+            raise Unavailable(f"the credentials of this process cannot be renewed ({type(error).__name__})") from None
         except _BROKEN as error:
             kind = kind_of(error)
             self._telemetry.request(operation, "error", time.monotonic() - began)
             self._telemetry.error(operation, kind)
-            raise Unavailable(f"{self.host} did not answer: {_WORDS[kind]} ({_root(error)})") from None
+            raise Unavailable(f"{self.host} did not answer: {_WORDS[kind].format(_root(error))}") from None
         self._telemetry.request(operation, "2xx", time.monotonic() - began)
 
     def _failure(self, error: ClientError, status: int) -> CallFailed | Declined:  # noqa: PLR0911  one return for each consequence

@@ -391,7 +391,7 @@ class ComprehendJobs(Aws):
     """An Amazon Comprehend custom classifier without an endpoint, asked by jobs that read and write S3: minutes a job.
 
     A job is worth its wait with thousands of documents, so a stream that uses one wants a large `batch` (documents,
-    characters, wait) and a `capacity` of several of them.
+    characters, wait), a `capacity` of several of them, and no second account that takes less in a call.
     """
 
     provider: Literal["comprehend_jobs"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -62,7 +63,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def speaking(speak: Speak) -> AsyncIterator[str]:
+async def speaking(speak: Speak, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server on a port of its own; its conversations are over when it is left."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,7 +78,7 @@ async def speaking(speak: Speak) -> AsyncIterator[str]:
         def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             conversations.create_task(converse(reader, writer))
 
-        async with await asyncio.start_server(begin, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls) as server:
             yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 

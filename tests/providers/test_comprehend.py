@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import ssl
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import trustme
 
 from service import settings
 from service.dispatch import Account
@@ -419,6 +421,20 @@ async def test_a_closed_port_is_an_outage_at_once() -> None:
         assert asyncio.get_running_loop().time() - began < 2, "the SDK has asked again by itself"
 
 
+async def test_a_name_that_does_not_exist_is_an_outage() -> None:
+    async with opened(branch("https://nowhere.invalid")) as account:
+        with pytest.raises(Unavailable, match=r"nowhere\.invalid did not answer: it cannot be reached"):
+            await endpoint(account).classify([document()])
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_named() -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1", "localhost").configure_cert(tls)
+    async with speaking(saying(b""), tls) as host, opened(branch(f"https://{host}")) as account:
+        with pytest.raises(Unavailable, match=r"TLS could not be agreed on \(.*issuer"):
+            await endpoint(account).classify([document()])
+
+
 async def test_a_connection_that_is_reset_is_an_outage() -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
@@ -445,7 +461,7 @@ async def test_silence_and_a_dripping_answer_end_with_the_timeout() -> None:
 
     for speak in (drip, listen):
         async with speaking(speak) as host, opened(branch(f"http://{host}", request_timeout=0.1)) as account:
-            with pytest.raises(Unavailable, match="it took too long"):
+            with pytest.raises(Unavailable, match=r"did not answer: it took too long$"):
                 await endpoint(account).classify([document()])
 
 
