@@ -1,3 +1,4 @@
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -94,15 +95,21 @@ async def test_credentials_that_cannot_be_renewed_are_an_outage(tmp_path: Path) 
             await client.call("describe_endpoint", EndpointArn=ARN)
 
 
-async def test_warming_up_is_bound_by_no_deadline_of_ours_and_fails_silently() -> None:
+async def test_warming_up_is_cut_short_by_no_deadline_of_ours() -> None:
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readline())
+
     events = Telemetry().account("aws", "comprehend")
-    async with speaking(saying(WELL)) as host:
-        hasty = branch(endpoint_url=f"http://{host}", request_timeout=0.001)
+    async with speaking(listen) as host:
+        hasty = branch(endpoint_url=f"http://{host}", request_timeout=0.001)  # less than it takes to get ready
         async with aws.opened([aws.COMPREHEND], hasty, Limits(hasty.limits), events) as (client,):
             with pytest.raises(Unavailable, match="it took too long"):
                 await client.call("describe_endpoint", EndpointArn=ARN)
+            assert not heard
             await client.warm_up("describe_endpoint", EndpointArn=ARN)
-            await client.warm_up("describe_endpoint", EndpointArn=ARN)
+    assert heard, "the warm-up has not come as far as the server"
 
 
 def test_a_client_shows_whom_it_asks_and_no_more() -> None:

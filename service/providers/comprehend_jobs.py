@@ -43,8 +43,7 @@ from service.providers.comprehend import Client, classes_in, codes_of, whole
 
 _LEAST_BYTES = 500
 _UNIT, _LEAST_UNITS = 100, 3  # characters
-_LONGEST_LINE = 1024**2
-_BYTES_A_DOCUMENT = 64 * 1024
+_ROOM, _ROOM_A_DOCUMENT = 1024**2, 64 * 1024  # bytes of results, packed or not
 _IN_MEMORY = 8 * 1024**2
 _JOB_ID = re.compile("[A-Za-z0-9-]{1,64}")
 _SETTINGS = {  # codes of failed jobs that find fault with who may do what
@@ -239,7 +238,7 @@ class ComprehendJobs:
         return JobLost(told)
 
     async def _read(self, name: str, documents: Sequence[Document]) -> list[Outcome]:
-        most = _LONGEST_LINE + len(documents) * _BYTES_A_DOCUMENT
+        most = _ROOM + len(documents) * _ROOM_A_DOCUMENT
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as archive:
             try:
                 key = self._output.key(name)
@@ -322,9 +321,7 @@ def _predictions(archive: IO[bytes], most: int) -> Iterator[bytes]:
     with _Bounded(archive, most) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as members:
         for member in members:
             if member.isreg() and not member.issparse() and (file := members.extractfile(member)):
-                while line := file.readline(_LONGEST_LINE):
-                    if line.strip():
-                        yield line
+                yield from (line for line in file if line.strip())
                 return
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from service import accounts, settings
 from service.dispatch import Account
@@ -22,6 +23,13 @@ ENDPOINT_ARN = f"{REGION}:document-classifier-endpoint/tickets"
 CLASSIFIER_ARN = f"{REGION}:document-classifier/tickets/version/2"
 CONTRACT = Path(__file__).parents[1] / "contract" / "comprehend" / "2017-11-27"
 HTML = Reply(500, b"<html><body>Bad Gateway</body></html>", {"Content-Type": "text/html"})
+
+WORDS = ["Classes", "Labels", "Errors", "Warnings", "Name", "Score", "ErrorCode", "WarnCode", "Line"]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.sampled_from(["0", "a", "INTERNAL_SERVER_ERROR"]),
+    lambda deeper: st.lists(deeper, max_size=3) | st.dictionaries(st.sampled_from(WORDS), deeper, max_size=5),
+)
+"""JSON with the words of answers in all the wrong places."""
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

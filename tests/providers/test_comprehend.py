@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service import settings
 from service.dispatch import Account
@@ -20,10 +22,12 @@ from service.providers.comprehend import Comprehend
 from service.telemetry import Telemetry
 from tests.providers.aws import (
     ACCESS_KEY,
+    ANYTHING,
     CONTRACT,
     ENDPOINT_ARN,
     HTML,
     SECRET_KEY,
+    WORDS,
     alone,
     document,
     no,
@@ -41,7 +45,7 @@ BILLING = well(Classes=[{"Name": "billing", "Score": 0.9}])
 
 
 def branch(endpoint_url: str = "http://127.0.0.1:1", **changes: Any) -> settings.Comprehend:
-    given = {
+    settled = {
         "provider": "comprehend",
         "endpoint_arn": ENDPOINT_ARN,
         "task": "single_label",
@@ -49,7 +53,7 @@ def branch(endpoint_url: str = "http://127.0.0.1:1", **changes: Any) -> settings
         "secret_access_key": SECRET_KEY,
         "endpoint_url": endpoint_url,
     }
-    return settings.Comprehend(**given | changes)
+    return settings.Comprehend(**settled | changes)
 
 
 @pytest.fixture(autouse=True)
@@ -270,6 +274,12 @@ async def test_warnings_and_classes_beside_errors_are_kept(single: Account, repl
     assert await asked(single, replay, reply) == expected
 
 
+@given(st.dictionaries(st.sampled_from(WORDS[:4]), ANYTHING))
+async def test_whatever_an_answer_holds_it_means_something(single: Account, answer: dict[str, Any]) -> None:
+    with suppress(Unavailable, Misconfigured):
+        assert isinstance(endpoint(single)._outcome(answer), Classified | Refused)
+
+
 # Documents
 
 
@@ -347,8 +357,8 @@ async def test_a_profile_that_does_not_exist_is_told_with_the_account(
 
 async def test_the_secret_may_be_in_a_file(replay: Replay, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET_KEY + "\n")
-    given = branch(replay.url, secret_access_key=None, secret_access_key_file=tmp_path / "secret")
-    async with opened(given) as account:
+    from_file = branch(replay.url, secret_access_key=None, secret_access_key_file=tmp_path / "secret")
+    async with opened(from_file) as account:
         assert isinstance(await asked(account, replay, BILLING), Classified)
 
 

@@ -25,11 +25,13 @@ from service.providers import comprehend_jobs
 from service.providers.comprehend_jobs import ComprehendJobs
 from tests.providers.aws import (
     ACCESS_KEY,
+    ANYTHING,
     CLASSIFIER_ARN,
     CONTRACT,
     HTML,
     REGION,
     SECRET_KEY,
+    WORDS,
     alone,
     document,
     no,
@@ -48,7 +50,7 @@ TEXT = "my password is tr0ub4dor"
 
 
 def branch(endpoint_url: str, storage_url: str, **changes: Any) -> settings.ComprehendJobs:
-    given = {
+    settled = {
         "provider": "comprehend_jobs",
         "classifier_arn": CLASSIFIER_ARN,
         "task": "single_label",
@@ -60,7 +62,7 @@ def branch(endpoint_url: str, storage_url: str, **changes: Any) -> settings.Comp
         "endpoint_url": endpoint_url,
         "storage_url": storage_url,
     }
-    return settings.ComprehendJobs(**given | changes)
+    return settings.ComprehendJobs(**settled | changes)
 
 
 class Buckets:
@@ -482,6 +484,14 @@ async def test_results_that_cannot_be_true_are_none(
         await results(single, replay, buckets, data, documents(TEXT))
     assert type(caught.value) is kind
     assert "tr0ub4dor" not in "".join(traceback.format_exception(caught.value))
+
+
+@given(st.lists(ANYTHING | st.dictionaries(st.sampled_from(WORDS), ANYTHING), max_size=3))
+async def test_whatever_results_hold_they_mean_something(single: Account, lines: list[object]) -> None:
+    file = io.BytesIO(archive(lines))
+    with suppress(CallFailed, *comprehend_jobs._UNREADABLE):
+        outcomes = comprehend_jobs._outcomes(file, 1_000_000, documents("a", "b"), single.provider.task)
+        assert [type(outcome) in {Classified, Refused} for outcome in outcomes] == [True, True]
 
 
 async def test_results_that_are_too_long_are_not_read_to_the_end(
