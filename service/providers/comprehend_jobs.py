@@ -9,9 +9,9 @@ A job is started under a token made from all that it is about, so a submission t
 process, finds the job that is there and pays once. Only when that job is lost is there a new token.
 
 No operation stops a classification job. To cancel one is to delete its documents, which ends a job that has not read
-them yet, and to leave what it will write. So does a process that ends with jobs out: the next one, given the same
-documents, finds them again. Where a job's results leave out single documents these are refused; where they hold nothing
-at all the job is lost. Of what the service says of a failed job only the code before the colon is kept.
+them yet, and to leave what it will write. A process that ends with jobs out leaves all of it: the next one, given the
+same documents, finds them again. Where a job's results leave out single documents these are refused; where they hold
+nothing at all the job is lost. Of what the service says of a failed job only the code before the colon is kept.
 
 The credentials have to allow `comprehend:StartDocumentClassificationJob`, `…:DescribeDocumentClassificationJob` and
 `…:DescribeDocumentClassifier`, `iam:PassRole` for the role, and `s3:PutObject`, `…:GetObject`, `…:DeleteObject` and

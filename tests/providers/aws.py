@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from service import accounts, settings
-from service.dispatch import Account
+from service import accounts, pipeline, settings
+from service.dispatch import Account, Dispatcher
 from service.documents import Document, Position, Record
+from service.streams.memory import MemorySink, MemorySource
 from service.telemetry import Telemetry
 from tests.providers.conftest import Reply
 
@@ -59,6 +60,23 @@ async def opened(branch: settings.Account, telemetry: Telemetry | None = None) -
     """The account that the service would open."""
     async with accounts.opened({"aws": branch}, ["aws"], telemetry or Telemetry()) as ready:
         yield ready["aws"]
+
+
+async def streamed(account: Account, texts: Iterable[str], **batch: Any) -> MemorySink:
+    """What is published when these texts go through the pipeline."""
+    stream = settings.Stream(
+        name="tickets",
+        input="in",
+        document=settings.Fields(format="text", id=None),
+        classify_with=("aws",),
+        batch=settings.Batch(**batch),
+        output="out",
+        dead_letter="dead",
+    )
+    source = MemorySource(Record(Position("in", 0, i), 0, None, text.encode()) for i, text in enumerate(texts))
+    sink = MemorySink()
+    await pipeline.run(stream, source, sink, Dispatcher([account]), telemetry=Telemetry(), stop=asyncio.Event())
+    return sink
 
 
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from tests.providers.aws import (
     own,
     saying,
     speaking,
+    streamed,
     well,
 )
 from tests.providers.conftest import Replay, Reply
@@ -311,6 +312,17 @@ async def test_the_guides_spelling_of_an_endpoint_is_sent_as_the_api_knows_it(re
     assert {request.json["EndpointArn"] for request in replay.requests if isinstance(request.json, dict)} == {
         ENDPOINT_ARN
     }
+
+
+async def test_a_thousand_documents_go_through_the_pipeline(single: Account, replay: Replay) -> None:
+    replay.answer(*[BILLING] * 300, no("ThrottlingException"), *[BILLING] * 200, HTML, *[BILLING] * 499)
+    replay.answer(no("TextSizeLimitExceededException"), BILLING)
+    sink = await streamed(single, [f"ticket {i}" for i in range(1_000)] + ["é" * 6_000, "last"])
+    results = [json.loads(message.value or b"") for message in sink.to("out")]
+    assert len(results) == 1_000
+    assert {result["best"]["name"] for result in results} == {"billing"}
+    reasons = [dict(message.headers)["labelstream-error-type"] for message in sink.to("dead")]
+    assert reasons == [b"too_long", b"too_long"]
 
 
 # Who asks, and how

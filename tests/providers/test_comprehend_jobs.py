@@ -36,6 +36,7 @@ from tests.providers.aws import (
     document,
     no,
     opened,
+    streamed,
     well,
 )
 from tests.providers.conftest import Replay, Reply
@@ -501,21 +502,21 @@ async def test_results_that_are_too_long_are_not_read_to_the_end(
         await results(single, replay, buckets, bytes(1_200_000), documents("a"))
 
 
-async def test_thousands_of_documents_go_in_one_job_and_into_the_pipeline(replay: Replay, buckets: Buckets) -> None:
-    asked = [document(f"{('billing', 'delivery', 'refund')[number % 3]} {number}", number) for number in range(3_000)]
+async def test_thousands_of_documents_go_in_one_job_through_the_pipeline(replay: Replay, buckets: Buckets) -> None:
+    texts = [f"{('billing', 'delivery', 'refund')[number % 3]} {number}" for number in range(3_000)]
     async with opened(branch(replay.url, buckets.url)) as account:
-        assert account.provider.documents_per_call >= len(asked)
         replay.answer(STARTED, job("IN_PROGRESS"))  # then there is an outage, until the results are there
-        answering = asyncio.create_task(account.classify(asked))
+        streaming = asyncio.create_task(streamed(account, texts, documents=5_000, wait=60))
         while not (keys := buckets.keys("tickets-in")):  # noqa: ASYNC110  a bucket has no event to wait for
             await asyncio.sleep(0.01)
         lines = (await asyncio.to_thread(buckets.read, keys[0])).decode().splitlines()
         buckets.put(archive(prediction(str(i), (line.split()[0], 0.9)) for i, line in enumerate(lines)))
         replay.answer(job("COMPLETED"))
-        outcomes = await answering
-    assert [outcome.classes[0].name for outcome in outcomes if isinstance(outcome, Classified)] == [
-        each.text.split()[0] for each in asked
-    ]
+        sink = await streaming
+    results = [json.loads(message.value or b"") for message in sink.to("out")]
+    found = {result["source"]["offset"]: result["best"]["name"] for result in results}
+    assert found == {number: text.split()[0] for number, text in enumerate(texts)}
+    assert len(told(replay, "StartDocumentClassificationJob")) == 1
 
 
 # What is left
