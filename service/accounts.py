@@ -1,18 +1,20 @@
 """From the settings to accounts that are ready to be asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import structlog
 
-from service import settings
+from service import aws, settings
 from service.dispatch import Account
 from service.errors import Misconfigured, Throttled, Unavailable
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
+from service.providers.comprehend import Comprehend
+from service.providers.comprehend_jobs import ComprehendJobs
 from service.providers.local import Local
-from service.telemetry import Telemetry
+from service.telemetry import AccountTelemetry, Telemetry
 from service.transport import PacedClient
 
 log = structlog.get_logger(__name__)
@@ -58,6 +60,10 @@ async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack
             raise Misconfigured(f"accounts.{name}: {error}") from None
         stack.callback(local.close)
         account = Account(name, branch.provider, local, limits=limits, telemetry=events)
+    elif isinstance(branch, settings.Comprehend):
+        account = await _comprehend(name, branch, events, stack)
+    elif isinstance(branch, settings.ComprehendJobs):
+        account = await _comprehend_jobs(name, branch, events, stack)
     else:
         limits = Limits(branch.limits)
         http = await stack.enter_async_context(
@@ -69,3 +75,34 @@ async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack
         )
     telemetry.watch_account(account.statistics)
     return account
+
+
+async def _comprehend(
+    name: str, branch: settings.Comprehend, events: AccountTelemetry, stack: AsyncExitStack
+) -> Account:
+    limits = Limits(branch.limits)
+    with _named(name):
+        (client,) = await stack.enter_async_context(aws.opened([aws.COMPREHEND], branch, limits, events))
+    endpoint = Comprehend(branch, client)
+    await endpoint.warm_up()
+    return Account(name, branch.provider, endpoint, limits=limits, telemetry=events)
+
+
+async def _comprehend_jobs(
+    name: str, branch: settings.ComprehendJobs, events: AccountTelemetry, stack: AsyncExitStack
+) -> Account:
+    limits = Limits(branch.limits)
+    with _named(name):
+        client, s3 = await stack.enter_async_context(aws.opened([aws.COMPREHEND, aws.S3], branch, limits, events))
+    jobs = ComprehendJobs(branch, client, s3)
+    await jobs.warm_up()
+    return Account(name, branch.provider, jobs, limits=limits, telemetry=events, job_deadline=branch.job_deadline)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Have what is misconfigured say in which account it is."""
+    try:
+        yield
+    except Misconfigured as error:
+        raise Misconfigured(f"accounts.{name}: {error}") from None

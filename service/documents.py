@@ -69,8 +69,8 @@ class Reason(StrEnum):
 class Classified:
     """The classes of one document, best first (possibly none, in multi-label classification).
 
-    `units` is what the account is billed for, in the provider's own unit (Azure: text records of 1,000 characters);
-    0 where nothing is billed. `warnings` are the classifier's own.
+    `units` is what the account is billed for, in the provider's own unit (Azure: text records of 1,000 characters,
+    Comprehend's jobs: hundreds of characters); 0 where nothing is billed for it. `warnings` are the classifier's own.
     """
 
     classes: tuple[ClassScore, ...]

@@ -59,11 +59,11 @@ class PacedClient(httpx.AsyncClient):
             response = await self._answer(method, url, headers, content)
         except httpx.RequestError as error:
             self._telemetry.request(operation, "error", time.monotonic() - began)
-            self._telemetry.error(operation, _kind(error))
+            self._telemetry.error(operation, kind_of(error))
             raise
         self._telemetry.request(operation, _CLASSES[response.status_code // 100], time.monotonic() - began)
         if response.status_code >= 400:
-            self._telemetry.error(operation, _status_kind(response.status_code))
+            self._telemetry.error(operation, kind_of_status(response.status_code))
         return response
 
     async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
@@ -122,7 +122,8 @@ _OPERATIONS = {"POST": "submit", "GET": "poll"}
 _CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "other", "other", "other", "other")
 
 
-def _kind(error: BaseException) -> ErrorType:
+def kind_of(error: BaseException) -> ErrorType:
+    """What went wrong with an exchange over aiohttp, whatever it is wrapped in."""
     causes = list(_causes(error))
     if any(isinstance(cause, ssl.SSLError | aiohttp.ClientSSLError) for cause in causes):
         return "tls"
@@ -139,7 +140,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _status_kind(status: int) -> ErrorType:
+def kind_of_status(status: int) -> ErrorType:
+    """What an answer without success counts as."""
     if status in (401, 403):
         return "auth"
     if status == 429:
