@@ -63,6 +63,7 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"
     TOMBSTONE = "tombstone"
     REFUSED_BY_CLASSIFIER = "refused_by_classifier"
+    RESULT_TOO_LARGE = "result_too_large"
 
 
 @dataclass(frozen=True, slots=True)

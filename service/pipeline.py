@@ -73,8 +73,11 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where messages go."""
 
-    async def publish(self, messages: Sequence[Message]) -> None:
-        """Publish all of them; when this returns they are safe. It waits while nobody can take them."""
+    async def publish(self, messages: Sequence[Message]) -> list[Message]:
+        """Publish all of them; when this returns they are safe. It waits while nobody can take them.
+
+        Gives those that are too large for their topic, which are not published.
+        """
         ...
 
 
@@ -178,10 +181,26 @@ class _Work:
         with batch.out():  # answered and paid for: as much worth waiting for as before
             for answer in answers:
                 ours = self._ours(answer)
-                await self._sink.publish(route(self._stream, ours))
+                if too_large := await self._sink.publish(route(self._stream, ours)):
+                    ours = await self._without_result(ours, too_large)
                 records = [document.record for document in ours.documents]
                 self.offsets.resolve(records)
                 self._telemetry.finished(records, ours.outcomes)
+
+    async def _without_result(self, answer: Answer, too_large: Sequence[Message]) -> Answer:
+        """Publish dead letters in place of results that their topic does not take; a copy is merely missing."""
+        outcomes, letters = list(answer.outcomes), []
+        places = {document.record.position: place for place, document in enumerate(answer.documents)}
+        for message in too_large:
+            if message.topic != self._stream.output:
+                log.warning("copy_too_large", topic=message.topic, position=str(message.source), bytes=message.size)
+                continue
+            said = f"the result has {message.size:,} bytes with its key and headers, more than its topic takes"
+            refused = outcomes[places[message.source]] = Refused(Reason.RESULT_TOO_LARGE, said)
+            record = answer.documents[places[message.source]].record
+            letters.append(dead_letter(self._stream, record, refused, answer.attempts))
+        await self._sink.publish(letters)
+        return replace(answer, outcomes=outcomes)
 
     async def _refuse(self, refused: Sequence[tuple[Record, Refused]]) -> None:
         letters = [

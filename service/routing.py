@@ -14,6 +14,8 @@ from service.settings import Route, Stream
 
 _OURS = "labelstream-"
 """What our headers begin with. Those of an earlier time round would say of a result that it is a dead letter."""
+OURS = (_OURS, "__connect.errors.")
+"""What the headers of a dead letter begin with that are not the record's own."""
 
 
 class Message(NamedTuple):
@@ -24,6 +26,12 @@ class Message(NamedTuple):
     value: bytes | None
     headers: Headers
     source: Position
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
 
     @property
     def is_dead_letter(self) -> bool:

@@ -37,10 +37,11 @@ class Counting(MemorySink):
         self.reached = asyncio.Event()
         self._count = count
 
-    async def publish(self, messages: Sequence[Message]) -> None:
-        await super().publish(messages)
+    async def publish(self, messages: Sequence[Message]) -> list[Message]:
+        too_large = await super().publish(messages)
         if len(self.messages) >= self._count:
             self.reached.set()
+        return too_large
 
 
 @asynccontextmanager

@@ -454,9 +454,9 @@ async def test_a_stop_during_an_outage_does_not_wait_for_its_end() -> None:
 class SlowSink(MemorySink):
     """Takes a second to publish."""
 
-    async def publish(self, messages: Sequence[Message]) -> None:
+    async def publish(self, messages: Sequence[Message]) -> list[Message]:
         await asyncio.sleep(1)
-        await super().publish(messages)
+        return await super().publish(messages)
 
 
 @virtual_time
@@ -662,17 +662,31 @@ async def test_what_is_committed_is_committed_once() -> None:
 
 
 @virtual_time
+async def test_a_result_that_its_topic_does_not_take_becomes_a_dead_letter_and_a_copy_is_merely_missing() -> None:
+    records = [written(0, "billing"), written(1, "billing", id="n" * 900), written(2, "billing", id="n" * 2000)]
+    routed = stream(routes=[{"class": "billing", "to": "copies"}])
+    story = Story(records, settings=routed, sink=MemorySink({"classified": 1800, "copies": 900}))
+    await story.run()
+    assert story.letters == {2: ("result_too_large", records[2].value)}
+    assert {message.source.offset for message in story.sink.to("classified")} == {0, 1}
+    assert {message.source.offset for message in story.sink.to("copies")} == {0}
+    assert story.source.committed == {INPUT: Mark(3)}
+    assert story.sample("records_finished_total", outcome="classified") == 2
+    assert story.sample("dead_letters_total", reason="result_too_large") == 1
+
+
+@virtual_time
 async def test_a_sink_that_fails_stops_the_stream_and_what_it_did_not_take_is_not_committed() -> None:
     class Full(MemorySink):
-        async def publish(self, messages: Sequence[Message]) -> None:
+        async def publish(self, messages: Sequence[Message]) -> list[Message]:
             if len(self.messages) >= 50:
-                raise Misconfigured("topic classified: a result is too large")
-            await super().publish(messages)
+                raise Misconfigured("topic classified: nobody may write there")
+            return await super().publish(messages)
 
     story = Story(tickets(100), sink=Full(), settings=stream(batch={"documents": 10}), in_flight=1)
     with pytest.raises(ExceptionGroup) as stopped:
         await story.run()
-    assert stopped.group_contains(Misconfigured, match="too large")
+    assert stopped.group_contains(Misconfigured, match="nobody may write")
     assert story.source.committed == {INPUT: Mark(50)}
 
 

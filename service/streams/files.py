@@ -83,13 +83,14 @@ class Files:
         self.bytes_read += size
         return taken or None
 
-    async def publish(self, messages: Sequence[Message]) -> None:
+    async def publish(self, messages: Sequence[Message]) -> list[Message]:
         """As `pipeline.Sink.publish`; without an await, so that no commit comes between writing and resolving."""
         for message in messages:
             dead = message.topic == self._dead_letter_topic
             self._files[dead].write(_letter(message) if dead else (message.value or b"") + b"\n")
             self.refused += dead
             self.classified += not dead
+        return []
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """As `pipeline.Source.commit`: one note, replaced as a whole, of offsets and lengths together."""

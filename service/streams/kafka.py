@@ -35,6 +35,7 @@ from service.documents import Position, Record
 from service.errors import Fenced, Misconfigured, Unavailable
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room
 from service.pipeline import Owner
+from service.streams.header_names import read_any_header_name
 from service.streams.kafka_clients import connection, ms, started, stopped
 
 _MOST_RECORDS = 1000
@@ -61,6 +62,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     async def opened(self, owner: Owner) -> AsyncIterator[None]:
         """As `pipeline.Source.opened`."""
         self._owner = owner
+        read_any_header_name()
         self._consumer = AIOKafkaConsumer(
             **connection(self._kafka),
             group_id=self._kafka.group_id,

@@ -41,7 +41,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from service import settings
 from service.errors import Misconfigured, Unavailable
 from service.offsets import Partition
-from service.routing import Message
+from service.routing import OURS, Message
 from service.streams.kafka_clients import connection, started, stopped
 from service.telemetry import Telemetry
 
@@ -58,12 +58,13 @@ log = structlog.get_logger(__name__)
 
 
 class _Delivery:
-    """What a publisher waits for: done when the last of its lane's messages is safe, or one of them never will be."""
+    """What publishers wait for: done when the last of a lane's messages is safe or too large, or publishing failed."""
 
-    __slots__ = ("done", "left")
+    __slots__ = ("done", "left", "too_large")
 
     def __init__(self) -> None:
         self.left = 0
+        self.too_large: list[Message] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def delivered(self, count: int) -> None:
@@ -134,23 +135,25 @@ class KafkaSink:
         self._partitioner = DefaultPartitioner()
         self._said = -math.inf
 
-    async def publish(self, messages: Sequence[Message]) -> None:
-        """As `pipeline.Sink.publish`. A dead letter too large for its topic goes without its value, and says so."""
+    async def publish(self, messages: Sequence[Message]) -> list[Message]:
+        """As `pipeline.Sink.publish`. A dead letter too large for its topic goes without what is large, and says so."""
         if not messages:
-            return
+            return []
         with self._telemetry.producing([message.topic for message in messages]):
             for topic in {message.topic for message in messages} | {message.source.topic for message in messages}:
                 await self._count(topic)
-            deliveries = {self._lane(message).put(message).done for message in messages}
+            deliveries = {self._lane(message).put(message) for message in messages}
             self._wanted.set()
-            waiting = deliveries
+            waiting = {delivery.done for delivery in deliveries}
             while waiting:
                 _, waiting = await asyncio.wait(waiting, timeout=self._kafka.request_timeout)
                 if waiting:
                     self._say_that_it_waits(messages[0].topic)
-            failures = [failure for delivery in deliveries if (failure := delivery.exception())]
+            failures = [failure for delivery in deliveries if (failure := delivery.done.exception())]
             if failures:
                 raise failures[0]
+        ours = set(map(id, messages))  # a delivery is shared with others whose messages went along
+        return [each for delivery in deliveries for each in delivery.too_large if id(each) in ours]
 
     async def deliver(self) -> None:
         """Send what has gathered, round after round, until cancelled."""
@@ -203,11 +206,19 @@ class KafkaSink:
         elif len(taken.messages) > 1 and not isinstance(failure, TopicAuthorizationFailedError):
             lane.put_back(*_parted(taken, len(taken.messages) // 2))
         else:
-            try:
-                lane.put_back(_Round([_instead(taken.messages[0], failure)], taken.delivery))
-            except Exception as error:  # noqa: BLE001  as above
-                taken.delivery.failed(error)
+            self._failed_alone(lane, taken.messages[0], taken.delivery, failure)
         self._wanted.set()
+
+    def _failed_alone(self, lane: _Lane, message: Message, delivery: _Delivery, failure: BaseException) -> None:
+        if isinstance(failure, MessageSizeTooLargeError):
+            if not message.is_dead_letter:
+                delivery.too_large.append(message)
+                delivery.delivered(1)
+                return
+            if (smaller := _smaller(message)) is not None:
+                lane.put_back(_Round([smaller], delivery))
+                return
+        delivery.failed(_refusal(message.topic, failure) if isinstance(failure, KafkaError) else failure)
 
     def _lane(self, message: Message) -> _Lane:
         key = Partition(message.topic, self._partition(message))
@@ -312,23 +323,27 @@ def _will_pass(failure: BaseException) -> bool:
     return isinstance(failure, _BROKEN) or type(failure) is KafkaError or getattr(failure, "retriable", False)
 
 
-def _instead(message: Message, failure: BaseException) -> Message:
-    """What to send instead of a message that was not taken; raises Misconfigured where nothing would be."""
-    if isinstance(failure, MessageSizeTooLargeError):
-        if message.is_dead_letter and message.value:
-            return _without_value(message)
-        what = "a dead letter's key and headers are" if message.is_dead_letter else "a result is"
-        raise Misconfigured(f"topic {message.topic}: {what} larger than its max.message.bytes; raise it")
-    raise _refusal(message.topic, failure) if isinstance(failure, KafkaError) else failure
-
-
 def _refusal(topic: str, failure: KafkaError) -> Misconfigured:
     if isinstance(failure, TopicAuthorizationFailedError):
         return Misconfigured(f"topic {topic}: the broker does not let this user write to it")
+    if isinstance(failure, MessageSizeTooLargeError):
+        return Misconfigured(f"topic {topic}: its max.message.bytes is too small for any dead letter; raise it")
     return Misconfigured(f"topic {topic}: the broker does not take a message: {failure!r}")
 
 
-def _without_value(message: Message) -> Message:
-    size = len(message.value or b"")
-    said = ("labelstream-value-omitted", f"{size} bytes are more than the topic takes".encode())
-    return message._replace(value=b"", headers=[*message.headers, said])
+def _smaller(letter: Message) -> Message | None:
+    """A dead letter without what is large of it: first the value, then the record's own headers, at last the key."""
+    if letter.value:
+        return letter._replace(value=b"", headers=[*letter.headers, _omitted("value", len(letter.value))])
+    own = [header for header in letter.headers if not header[0].startswith(OURS)]
+    if own:
+        size = sum(len(name) + len(value or b"") for name, value in own)
+        ours = [header for header in letter.headers if header not in own]
+        return letter._replace(headers=[*ours, _omitted("headers", size)])
+    if letter.key:
+        return letter._replace(key=b"", headers=[*letter.headers, _omitted("key", len(letter.key))])
+    return None
+
+
+def _omitted(what: str, size: int) -> tuple[str, bytes]:
+    return f"labelstream-{what}-omitted", f"{size} bytes are more than the topic takes".encode()

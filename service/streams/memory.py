@@ -117,15 +117,20 @@ class MemorySource:
 
 
 class MemorySink:
-    """Keeps the messages that are published, in order."""
+    """Keeps the messages that are published, in order; `largest` is the most bytes of a message, by topic."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: Mapping[str, int] | None = None) -> None:
         self.messages: list[Message] = []
+        self._largest = largest or {}
 
-    async def publish(self, messages: Sequence[Message]) -> None:
+    async def publish(self, messages: Sequence[Message]) -> list[Message]:
         """As `pipeline.Sink.publish`."""
-        self.messages.extend(messages)
+        too_large = []
+        for message in messages:
+            takes = message.topic not in self._largest or message.size <= self._largest[message.topic]
+            (self.messages if takes else too_large).append(message)
         await asyncio.sleep(0)
+        return too_large
 
     def to(self, topic: str) -> list[Message]:
         """The messages published to a topic."""

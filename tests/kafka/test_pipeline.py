@@ -74,6 +74,23 @@ async def test_bad_records_become_dead_letters_with_the_reason_and_their_bytes_w
     assert topics.counted(results).total() == len(results) == len(good)
 
 
+async def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_and_the_rest_flows(
+    bootstrap: str, topic: MAKE_TOPIC
+) -> None:
+    tickets = Tickets(bootstrap, topic)
+    large = b'{"id": "%b", "text": "late"}' % (b"x" * 1_048_200)  # fits its topic, and nothing can be added to it
+    good = [topics.document(number) for number in range(40)]
+    tickets.fill(good)
+    tickets.fill([large], key=b"k")
+    async with running(tickets, Words()):
+        await tickets.are_done()
+    (letter,) = tickets.letters()
+    assert (letter.key, letter.value) == (b"k", large)
+    assert letter.header("labelstream-error-type") == b"result_too_large"
+    assert letter.header("labelstream-attempts") == b"1"
+    assert topics.counted(tickets.results()).total() == len(good)
+
+
 async def test_unwanted_tombstones_are_passed_over_and_committed(bootstrap: str, topic: MAKE_TOPIC) -> None:
     tickets = Tickets(bootstrap, topic, tombstones="skip")
     tickets.fill([None, topics.document(1), None], key=b"k", partition=0)

@@ -21,7 +21,7 @@ from service.streams import kafka as streams
 from service.streams.kafka import KafkaSource, missing_topics
 from service.streams.kafka_sink import producing
 from service.telemetry import Telemetry
-from tests.kafka import topics
+from tests.kafka import odd_headers, topics
 from tests.kafka.topics import fill, read
 
 MAKE_TOPIC = Callable[..., str]
@@ -116,6 +116,24 @@ async def test_compressed_records_are_read(bootstrap: str, topic: MAKE_TOPIC, co
     fill(bootstrap, name, values, compression_type=codec)
     async with reading(connection(bootstrap, name), name) as member:
         assert [record.value for record in await member.take(200)] == values
+
+
+@pytest.mark.parametrize("codec", [0, 1], ids=["plain", "gzip"])
+async def test_a_header_name_that_is_not_text_holds_nothing_up(bootstrap: str, topic: MAKE_TOPIC, codec: int) -> None:
+    name = topic()
+    fill(bootstrap, name, [b"before"])
+    await odd_headers.send(bootstrap, name, [b"one", b"two", b"three"], odd=1, codec=codec)
+    fill(bootstrap, name, [b"after"])
+    async with reading(connection(bootstrap, name), name) as member:
+        records = await member.take(5)
+    assert [record.value for record in records] == [b"before", b"one", b"two", b"three", b"after"]
+    assert offsets_of(records) == [0, 1, 2, 3, 4]
+    assert [dict(record.headers) for record in records[1:4]] == [
+        {"plain": b"1"},
+        {"odd \\xff\\xfe header": b"1"},
+        {"plain": b"1"},
+    ]
+    assert {record.key for record in records[1:4]} == {b"k"}
 
 
 async def test_what_was_finished_above_the_mark_is_not_read_again_by_the_next_member(
@@ -401,12 +419,34 @@ async def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value_and_
     assert {each.header("trace") for each in cut} == {b"\x00"}
 
 
-async def test_a_result_too_large_for_its_topic_names_the_topic_and_the_setting(
+async def test_a_result_too_large_for_its_topic_is_given_back_and_others_are_not_held_up(
     bootstrap: str, topic: MAKE_TOPIC
 ) -> None:
     name, output = topic(), topic()
-    with pytest.raises(Misconfigured, match=f"topic {output}: .*max.message.bytes"):
-        await publish(connection(bootstrap, name), [message(output, LARGE, Position(name, 0, 0))])
+    batch = [message(output, value, Position(name, 0, n)) for n, value in enumerate([b"a", LARGE, b"b", b"c", LARGE])]
+    async with producing(connection(bootstrap, name), Telemetry()) as sink, asyncio.timeout(30):
+        beside, given_back = await asyncio.gather(
+            sink.publish([message(output, b"beside", Position(name, 0, 9))]), sink.publish(batch)
+        )
+        assert await sink.publish([message(output, b"after", Position(name, 0, 10))]) == beside == []
+    assert given_back == [batch[1], batch[4]]
+    assert {found.value for found in read(bootstrap, output)} == {b"a", b"b", b"c", b"beside", b"after"}
+
+
+@pytest.mark.parametrize(("key", "own"), [(b"k", b"x" * 3000), (b"x" * 3000, b"1"), (b"x" * 3000, b"x" * 3000)])
+async def test_a_dead_letter_goes_without_headers_or_key_where_those_are_too_large(
+    bootstrap: str, topic: MAKE_TOPIC, key: bytes, own: bytes
+) -> None:
+    name, dead = topic(), topic(config={"max.message.bytes": "2500"})
+    record = Record(Position(name, 0, 0), 0, key, b"value", (("own", own),))
+    stream = settings.Stream(name="tickets", input=name, classify_with=("any",), output=f"{dead}.out", dead_letter=dead)
+    await publish(connection(bootstrap, name), [dead_letter(stream, record, Refused(Reason.TOO_LONG, "too long"))])
+    (found,) = read(bootstrap, dead)
+    assert found.key == (key if len(key) < 2500 else b"")
+    assert found.header("labelstream-error-type") == b"too_long"
+    assert found.header("labelstream-value-omitted") == b"5 bytes are more than the topic takes"
+    assert (found.header("labelstream-headers-omitted") is not None) == (found.header("own") is None)
+    assert (found.header("labelstream-key-omitted") is not None) == (found.key != key)
 
 
 async def test_a_message_that_its_topic_will_never_take_is_no_endless_loop(bootstrap: str, topic: MAKE_TOPIC) -> None:
