@@ -414,6 +414,7 @@ async def _loop(connection: Connection, place: _Place) -> None:
         running = asyncio.create_task(run())
         await _answer_for(connection, lambda: done)
         running.cancel()
+        await asyncio.wait([running])
 
 
 def _settings(place: _Place) -> settings.Settings:

@@ -1,28 +1,46 @@
 """The HTTP client of an account: every request is paced by the account's limits, and measured."""
 
-import os
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
-from types import TracebackType
-from typing import Any
+from typing import Self
 
 import aiohttp
 import httpx
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import DecodeError, DetailedPyreqwestError, NetworkError, RequestTimeoutError
+from pyreqwest.response import Response
 
 from service.limits import Limits
 from service.telemetry import AccountTelemetry, ErrorType
 
 
-class PacedClient(httpx.AsyncClient):
-    """An httpx client over aiohttp's connection pool that sends when the account's limits let it.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, read to the end."""
+
+    status_code: int
+    headers: httpx.Headers
+    content: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status says that it went well."""
+        return 200 <= self.status_code < 300
+
+
+class PacedClient:
+    """An HTTP client over reqwest's connections, by pyreqwest, that sends when the account's limits let it.
 
     Sending is plain: what is sent is what was asked for and what comes back is what was answered, read to the end. No
-    cookie is kept and no redirect followed, which could take the key elsewhere. `exchange` does without a request
-    object, for the calls that are made by the thousand. `request_timeout` bounds the whole exchange, and an answer is
-    not read beyond 16 MiB. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), but never
-    for an endpoint `on_this_machine`, which may be asked without TLS.
+    cookie is kept and no redirect followed, which could take the key elsewhere. `request_timeout` bounds the whole
+    exchange, and an answer is not read beyond 16 MiB. Certificates are trusted as the system has it, or the file that
+    `SSL_CERT_FILE` names. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), but never for
+    an endpoint `on_this_machine`, which may be asked without TLS.
     """
 
     def __init__(
@@ -32,102 +50,136 @@ class PacedClient(httpx.AsyncClient):
         self._on_this_machine = on_this_machine
         self._limits = limits
         self._telemetry = telemetry
-        super().__init__(transport=_Nowhere(), headers={"Accept-Encoding": "identity"})
+        self.headers = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "labelstream"})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     @cached_property
-    def _session(self) -> aiohttp.ClientSession:
-        behind_proxy = any(name.lower().endswith("_proxy") for name in os.environ)  # aiohttp's own look takes threads
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=behind_proxy and not self._on_this_machine,
-            timeout=aiohttp.ClientTimeout(total=self._request_timeout),
-            auto_decompress=False,  # httpx does that
-        )
+    def _client(self) -> Client:
+        builder = ClientBuilder().timeout(timedelta(seconds=self._request_timeout)).follow_redirects(enable=False)
+        builder = builder.http1_only().pool_idle_timeout(timedelta(seconds=60))
+        return (builder.no_proxy() if self._on_this_machine else builder).build()
 
-    async def exchange(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
-    ) -> httpx.Response:
+    async def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None) -> Answer:
         """The answer to a request, whatever its status.
 
-        Raises httpx.RequestError, with aiohttp's error as its cause, and httpx.InvalidURL.
+        Raises httpx.RequestError, with an error of Python's own for the reason as its cause, and httpx.InvalidURL.
         """
         await self._limits.request()
         operation = "cancel" if method == "POST" and not content else _OPERATIONS.get(method, "other")
         began = time.monotonic()
         try:
-            response = await self._answer(method, url, headers, content)
+            answer = await self._answer(method, url, headers, content)
         except httpx.RequestError as error:
             self._telemetry.request(operation, "error", time.monotonic() - began)
             self._telemetry.error(operation, kind_of(error))
             raise
-        self._telemetry.request(operation, _CLASSES[response.status_code // 100], time.monotonic() - began)
-        if response.status_code >= 400:
-            self._telemetry.error(operation, kind_of_status(response.status_code))
-        return response
-
-    async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
-        """As `exchange`, of a request object."""
-        return await self.exchange(request.method, str(request.url), dict(request.headers), request.content)
+        self._telemetry.request(operation, _CLASSES[answer.status_code // 100], time.monotonic() - began)
+        if answer.status_code >= 400:
+            self._telemetry.error(operation, kind_of_status(answer.status_code))
+        return answer
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._session.close()
-        await super().aclose()
+        if "_client" in self.__dict__:
+            await self._client.close()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        """Close the connections, however the block ended."""
-        await self._session.close()
-        await super().__aexit__(exc_type, exc_value, traceback)
-
-    async def _answer(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Response:
+    async def _answer(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Answer:
         try:
-            async with self._session.request(
-                method, url, headers=headers, data=content or None, allow_redirects=False
-            ) as answer:
-                body = await _whole(answer)
-        except TimeoutError as error:
-            raise httpx.ReadTimeout(str(error)) from error
-        except aiohttp.InvalidURL as error:
+            request = self._client.request(method, url)
+        except ValueError as error:
             raise httpx.InvalidURL(str(error)) from error
-        except aiohttp.ClientConnectorError as error:
-            raise httpx.ConnectError(str(error)) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise httpx.RemoteProtocolError(str(error)) from error
-        return httpx.Response(answer.status, headers=answer.raw_headers, content=body)
+        request = request.headers(headers)
+        if content:
+            request = request.body_bytes(content)
+        try:
+            async with request.build_streamed() as response:
+                return Answer(response.status, httpx.Headers(_text(response)), await _whole(response))
+        except DetailedPyreqwestError as error:
+            raise _failure(error) from _reason(error)
 
 
-class _Nowhere(httpx.AsyncBaseTransport):
-    """Spares the client a pool, and the authorities of one, that it never uses."""
+def _text(response: Response) -> list[tuple[str, str]]:
+    """The headers that are text; others are nothing that we look for."""
+    try:
+        return list(response.headers.items())
+    except ValueError:
+        return [(name, value) for name in _TOLD if (value := _header(response, name)) is not None]
 
 
-async def _whole(answer: aiohttp.ClientResponse) -> bytes:
-    if answer.content_length is not None and answer.content_length <= _LONGEST_ANSWER:
-        return await answer.read()
-    body = bytearray()
-    async for part in answer.content.iter_any():
+def _header(response: Response, name: str) -> str | None:
+    try:
+        return response.get_header(name)
+    except ValueError:
+        return None
+
+
+async def _whole(response: Response) -> bytes:
+    length = response.get_header("content-length")
+    if length is not None and length.isdecimal() and int(length) <= _LONGEST_ANSWER:
+        return bytes(await response.bytes())
+    body, reader = bytearray(), response.body_reader
+    while (part := await reader.read_chunk()) is not None:
         body += part
         if len(body) > _LONGEST_ANSWER:
-            raise aiohttp.ClientPayloadError(f"the answer is longer than {_LONGEST_ANSWER:,} bytes")
+            raise httpx.RemoteProtocolError(f"the answer is longer than {_LONGEST_ANSWER:,} bytes")
     return bytes(body)
 
 
+def _failure(error: DetailedPyreqwestError) -> httpx.RequestError:
+    """The failure as httpx names it."""
+    if isinstance(error, RequestTimeoutError):
+        return httpx.ReadTimeout("the exchange took too long")
+    if isinstance(error, NetworkError) and not isinstance(_reason(error), ConnectionResetError):
+        return httpx.ConnectError(_said(error))
+    return httpx.RemoteProtocolError(_said(error))
+
+
+def _reason(error: DetailedPyreqwestError) -> Exception:
+    """The failure as Python's own libraries would have it, from the words of those below: they give no codes."""
+    said = _said(error)
+    if isinstance(error, RequestTimeoutError):
+        return TimeoutError(said)
+    for words, reason in _REASONS.items():
+        if words in said:
+            return reason(1, said) if issubclass(reason, ssl.SSLError) else reason(said)
+    return error if isinstance(error, DecodeError) else OSError(said)
+
+
+def _said(error: DetailedPyreqwestError) -> str:
+    """The innermost cause, which says most."""
+    causes = error.details["causes"]
+    return causes[-1]["message"] if causes else error.message
+
+
+_REASONS: Mapping[str, type[Exception]] = {
+    "certificate": ssl.SSLCertVerificationError,
+    "InvalidContentType": ssl.SSLError,
+    "fatal alert": ssl.SSLError,
+    "lookup address": socket.gaierror,
+    "Connection refused": ConnectionRefusedError,
+    "closed before message completed": ConnectionResetError,
+    "reset by peer": ConnectionResetError,
+    "end of file": EOFError,
+    "Broken pipe": ConnectionResetError,
+}
 _LONGEST_ANSWER = 16 * 1024**2
+_TOLD = ("content-type", "date", "operation-location", "location", "retry-after", "retry-after-ms", "x-ms-error-code")
+_UNCONNECTED = (ConnectionError, socket.gaierror, aiohttp.ClientConnectorError)
 _OPERATIONS = {"POST": "submit", "GET": "poll"}
 _CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "other", "other", "other", "other")
 
 
 def kind_of(error: BaseException) -> ErrorType:
-    """What went wrong with an exchange over aiohttp, whatever it is wrapped in."""
+    """What went wrong with an exchange, whatever it is wrapped in: one of this client's, or of aiobotocore's."""
     causes = list(_causes(error))
     if any(isinstance(cause, ssl.SSLError | aiohttp.ClientSSLError) for cause in causes):
         return "tls"
-    if any(isinstance(cause, aiohttp.ClientConnectorError | ConnectionError) for cause in causes):
+    if any(isinstance(cause, _UNCONNECTED) for cause in causes):
         return "connect"
     if any(isinstance(cause, httpx.TimeoutException | TimeoutError) for cause in causes):
         return "timeout"

@@ -18,7 +18,6 @@ from email.utils import parsedate_to_datetime
 from operator import attrgetter
 from typing import Any, Protocol
 
-import aiohttp
 import httpx
 import orjson
 
@@ -61,9 +60,32 @@ _FAULTS = {  # kinds of failure, the narrower first
     ConnectionRefusedError: "it refuses connections",
     ConnectionError: "it broke the connection off",
     OSError: "it cannot be reached ({0})",
-    aiohttp.ServerDisconnectedError: "it broke the connection off",
-    aiohttp.ClientPayloadError: "it broke its answer off",
+    EOFError: "it broke its answer off",
 }
+
+
+class Answer(Protocol):
+    """What came back: its status, headers and the whole body."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of the 200s."""
+        ...
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The headers."""
+        ...
+
+    @property
+    def content(self) -> bytes:
+        """The body."""
+        ...
 
 
 class Exchange(Protocol):
@@ -77,9 +99,7 @@ class Exchange(Protocol):
         """What goes out with every request."""
         ...
 
-    async def exchange(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
-    ) -> httpx.Response:
+    async def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None) -> Answer:
         """The answer, whatever its status, read to the end."""
         ...
 
@@ -203,7 +223,7 @@ class AzureLanguage:
             raise self._malformed("a job that is not a JSON object")
         return page
 
-    async def _exchange(self, method: str, url: str, content: bytes | None = None) -> httpx.Response:
+    async def _exchange(self, method: str, url: str, content: bytes | None = None) -> Answer:
         """The endpoint's response, whatever its status; `url` is known to be the endpoint's own."""
         try:
             return await self._http.exchange(method, url, self._headers[method], content)
@@ -251,13 +271,13 @@ class AzureLanguage:
             return Rejected(told)
         return JobLost(told)
 
-    def _lost_or_failed(self, response: httpx.Response) -> CallFailed:
+    def _lost_or_failed(self, response: Answer) -> CallFailed:
         if response.status_code in (404, 410):
             return JobLost(f"{self._host} does not know a job any more ({response.status_code})")
         return self._failure(response, JobLost)
 
     def _failure(  # noqa: PLR0911  one return for each consequence
-        self, response: httpx.Response, refused: Callable[[str], CallFailed]
+        self, response: Answer, refused: Callable[[str], CallFailed]
     ) -> CallFailed:
         """What a response without success means; `refused` is for a request that is refused for its content."""
         status, told = response.status_code, self._told(response)
@@ -285,7 +305,7 @@ class AzureLanguage:
     def _malformed(self, what: str) -> Unavailable:
         return Unavailable(f"{self._host} answered with {what}")
 
-    def _told(self, response: httpx.Response) -> str:
+    def _told(self, response: Answer) -> str:
         """The response in short, with the service's own words only where they cannot be about a document."""
         error = _error(response)
         told = f"{self._host} answered {response.status_code}"
@@ -373,14 +393,14 @@ def _class_score(found: dict[str, Any]) -> ClassScore:
     return ClassScore(name, float(score))
 
 
-def _json(response: httpx.Response) -> object:
+def _json(response: Answer) -> object:
     try:
         return orjson.loads(response.content)
     except orjson.JSONDecodeError:
         return None
 
 
-def _error(response: httpx.Response) -> dict[str, Any]:
+def _error(response: Answer) -> dict[str, Any]:
     """The error object of a response, also where a gateway leaves its envelope out; empty if there is none."""
     body = _json(response)
     if not isinstance(body, dict):
@@ -428,7 +448,7 @@ def _word(status: object) -> str:
     return status.casefold() if isinstance(status, str) else ""
 
 
-def _is_quota(response: httpx.Response, codes: list[str]) -> bool:
+def _is_quota(response: Answer, codes: list[str]) -> bool:
     return "QuotaExceeded" in codes or b"out of call volume quota" in response.content.lower()
 
 

@@ -125,7 +125,7 @@ class MemorySink:
 
     async def publish(self, messages: Sequence[Message]) -> list[Message]:
         """As `pipeline.Sink.publish`."""
-        too_large = []
+        too_large: list[Message] = []
         for message in messages:
             takes = message.topic not in self._largest or message.size <= self._largest[message.topic]
             (self.messages if takes else too_large).append(message)
