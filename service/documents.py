@@ -66,8 +66,7 @@ class Reason(StrEnum):
     RESULT_TOO_LARGE = "result_too_large"
 
 
-@dataclass(frozen=True, slots=True)
-class Classified:
+class Classified(NamedTuple):
     """The classes of one document, best first (possibly none, in multi-label classification).
 
     `units` is what the account is billed for, in the provider's own unit (Azure: text records of 1,000 characters,

@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import NamedTuple
 
-import orjson
+from orjson import dumps as _json
 
 from service.dispatch import Answer
 from service.documents import Classified, Document, Headers, Position, Record, Refused
@@ -42,12 +42,13 @@ class Message(NamedTuple):
 def route(stream: Stream, answer: Answer) -> list[Message]:
     """The messages for every document of an answer, in order."""
     messages: list[Message] = []
+    form = _Form(stream, answer)
     for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
         record = document.record
         if isinstance(outcome, Refused):
             messages.append(dead_letter(stream, record, outcome, answer.attempts))
             continue
-        value = orjson.dumps(_result(stream, document, outcome, answer))
+        value = form.filled(document, outcome)
         headers = [header for header in record.headers if not header[0].startswith(_OURS)]
         headers.append(("labelstream-id", f"{stream.name}:{record.position}".encode()))
         for topic in _targets(stream, outcome):
@@ -93,30 +94,46 @@ def _targets(stream: Stream, outcome: Classified) -> Sequence[str]:
     return tuple(dict.fromkeys((stream.output, *copies)))
 
 
-def _result(stream: Stream, document: Document, outcome: Classified, answer: Answer) -> dict[str, object]:
-    provider, (topic, partition, offset) = answer.account.provider, document.record.position
-    classes = [{"name": name, "score": score} for name, score in outcome.classes]
-    return {
-        "id": document.id,
-        "stream": stream.name,
-        "task": provider.task,
-        "classes": classes,
-        "best": classes[0] if classes else None,
-        "account": answer.account.name,
-        "provider": answer.account.kind,
-        "model": provider.model,
-        "source": {"topic": topic, "partition": partition, "offset": offset},
-        "received_at": _time(document.read_at),
-        "classified_at": _time(answer.at),
-        "attempts": answer.attempts,
-        "usage": {"characters": len(document.text), "units": outcome.units},
-        "warnings": outcome.warnings,
-    }
+class _Form:
+    """The results of one answer: what is alike in all of them is written once, and the rest for each document."""
+
+    __slots__ = ("_classes", "_classified_at", "_source")
+
+    def __init__(self, stream: Stream, answer: Answer) -> None:
+        account, provider = answer.account, answer.account.provider
+        self._classes = b',"stream":%b,"task":%b,"classes":[' % (_json(stream.name), _json(provider.task))
+        names = _json(account.name), _json(account.kind), _json(provider.model)
+        self._source = b',"account":%b,"provider":%b,"model":%b,"source":{"topic":' % names
+        told = _time(answer.at), answer.attempts
+        self._classified_at = b'","classified_at":"%b","attempts":%d,"usage":{"characters":' % told
+
+    def filled(self, document: Document, outcome: Classified) -> bytes:
+        """The result of one document."""
+        topic, partition, offset = document.record.position
+        classes = [b'{"name":%b,"score":%b}' % (_json(name), _json(score)) for name, score in outcome.classes]
+        return b"".join(
+            (
+                b'{"id":',
+                _json(document.id),
+                self._classes,
+                b",".join(classes),
+                b'],"best":',
+                classes[0] if classes else b"null",
+                self._source,
+                _json(topic),
+                b',"partition":%d,"offset":%d},"received_at":"' % (partition, offset),
+                _time(document.read_at),
+                self._classified_at,
+                b'%d,"units":%d},"warnings":' % (len(document.text), outcome.units),
+                _json(outcome.warnings) if outcome.warnings else b"[]",
+                b"}",
+            )
+        )
 
 
 @lru_cache(maxsize=1024)  # documents that were read or answered together share their times
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _time(seconds: float) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
 
 
 @cache

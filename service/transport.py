@@ -21,10 +21,10 @@ from service.telemetry import AccountTelemetry, ErrorType
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, read to the end."""
+    """What came back, read to the end; the names of headers may be written in any case."""
 
     status_code: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]
     content: bytes
 
     @property
@@ -98,24 +98,33 @@ class PacedClient:
             request = request.body_bytes(content)
         try:
             async with request.build_streamed() as response:
-                return Answer(response.status, httpx.Headers(_text(response)), await _whole(response))
+                return Answer(response.status, _Headers(response), await _whole(response))
         except DetailedPyreqwestError as error:
             raise _failure(error) from _reason(error)
 
 
-def _text(response: Response) -> list[tuple[str, str]]:
-    """The headers that are text; others are nothing that we look for."""
-    try:
-        return list(response.headers.items())
-    except ValueError:
-        return [(name, value) for name in _TOLD if (value := _header(response, name)) is not None]
+class _Headers(Mapping[str, str]):
+    """The headers of an answer, looked up as they are asked for; one that is not text is as good as none."""
 
+    __slots__ = ("_response",)
 
-def _header(response: Response, name: str) -> str | None:
-    try:
-        return response.get_header(name)
-    except ValueError:
-        return None
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    def __getitem__(self, name: str) -> str:
+        try:
+            value = self._response.get_header(name)
+        except ValueError:
+            value = None
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._response.headers)
+
+    def __len__(self) -> int:
+        return len(self._response.headers)
 
 
 async def _whole(response: Response) -> bytes:
@@ -168,7 +177,6 @@ _REASONS: Mapping[str, type[Exception]] = {
     "Broken pipe": ConnectionResetError,
 }
 _LONGEST_ANSWER = 16 * 1024**2
-_TOLD = ("content-type", "date", "operation-location", "location", "retry-after", "retry-after-ms", "x-ms-error-code")
 _UNCONNECTED = (ConnectionError, socket.gaierror, aiohttp.ClientConnectorError)
 _OPERATIONS = {"POST": "submit", "GET": "poll"}
 _CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "other", "other", "other", "other")

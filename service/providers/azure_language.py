@@ -78,8 +78,8 @@ class Answer(Protocol):
         ...
 
     @property
-    def headers(self) -> httpx.Headers:
-        """The headers."""
+    def headers(self) -> Mapping[str, str]:
+        """The headers, by names in any case."""
         ...
 
     @property
@@ -452,7 +452,7 @@ def _is_quota(response: Answer, codes: list[str]) -> bool:
     return "QuotaExceeded" in codes or b"out of call volume quota" in response.content.lower()
 
 
-def _retry_after(headers: httpx.Headers) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, given in milliseconds, in seconds or as an HTTP date; None where nothing sensible is given."""
     for name, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
