@@ -51,7 +51,7 @@ class PollTimes:
 
     def following(self, polls: int) -> float:
         """Seconds to the next poll, after `polls` of them found the job unfinished: at first short, then longer."""
-        return min(_LONGEST, max(_SHORTEST, 0.03 * self._typical) * 1.5 ** min(polls - 1, 40))
+        return min(_LONGEST, max(_SHORTEST, 0.01 * self._typical) * 1.5 ** min(polls - 1, 40))
 
     def observe(self, first: float, found: float, polls: int) -> None:
         """Learn from a job that was first asked after at `first`, and done when it was asked at `found`, in seconds."""
