@@ -13,9 +13,13 @@ from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
 from service.providers.comprehend import Comprehend
 from service.providers.comprehend_jobs import ComprehendJobs
+from service.providers.content_safety import ContentSafety
+from service.providers.content_understanding import ContentUnderstanding
 from service.providers.local import Local
 from service.telemetry import AccountTelemetry, Telemetry
 from service.transport import PacedClient
+
+_Azure = settings.AzureLanguage | settings.ContentSafety | settings.ContentUnderstanding
 
 log = structlog.get_logger(__name__)
 
@@ -65,16 +69,24 @@ async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack
     elif isinstance(branch, settings.ComprehendJobs):
         account = await _comprehend_jobs(name, branch, events, stack)
     else:
-        limits = Limits(branch.limits)
-        http = await stack.enter_async_context(
-            PacedClient(limits, events, branch.request_timeout, on_this_machine=branch.on_this_machine)
-        )
-        azure = AzureLanguage(branch, http)
-        account = Account(
-            name, branch.provider, azure, limits=limits, telemetry=events, job_deadline=branch.job_deadline
-        )
+        account = await _azure(name, branch, events, stack)
     telemetry.watch_account(account.statistics)
     return account
+
+
+async def _azure(name: str, branch: _Azure, events: AccountTelemetry, stack: AsyncExitStack) -> Account:
+    limits = Limits(branch.limits)
+    http = await stack.enter_async_context(
+        PacedClient(limits, events, branch.request_timeout, on_this_machine=branch.on_this_machine)
+    )
+    if isinstance(branch, settings.ContentSafety):
+        return Account(name, branch.provider, ContentSafety(branch, http), limits=limits, telemetry=events)
+    jobs = (
+        AzureLanguage(branch, http)
+        if isinstance(branch, settings.AzureLanguage)
+        else ContentUnderstanding(branch, http)
+    )
+    return Account(name, branch.provider, jobs, limits=limits, telemetry=events, job_deadline=branch.job_deadline)
 
 
 async def _comprehend(

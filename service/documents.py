@@ -48,10 +48,14 @@ class Document(NamedTuple):
 
 
 class ClassScore(NamedTuple):
-    """A class and how sure the classifier is of it, 0 to 1; None where the API gives no score."""
+    """A class and how sure the classifier is of it, 0 to 1; None where the API gives no score.
+
+    `severity` is how grave it is, 0 to 7, where the API says so (Content Safety's harm categories).
+    """
 
     name: str
     score: float | None
+    severity: int | None = None
 
 
 class Reason(StrEnum):

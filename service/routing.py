@@ -84,7 +84,7 @@ def matches(rule: Route, outcome: Classified) -> bool:
     if rule.best_below is not None:
         best = outcome.classes[0].score if outcome.classes else 0.0
         return best is not None and best < rule.best_below
-    return any(name == rule.class_ and (score is None or score >= rule.at_least) for name, score in outcome.classes)
+    return any(name == rule.class_ and (score is None or score >= rule.at_least) for name, score, _ in outcome.classes)
 
 
 def _targets(stream: Stream, outcome: Classified) -> Sequence[str]:
@@ -110,7 +110,7 @@ class _Form:
     def filled(self, document: Document, outcome: Classified) -> bytes:
         """The result of one document."""
         topic, partition, offset = document.record.position
-        classes = [b'{"name":%b,"score":%b}' % (_json(name), _json(score)) for name, score in outcome.classes]
+        classes = [_class(*found) for found in outcome.classes]
         return b"".join(
             (
                 b'{"id":',
@@ -129,6 +129,12 @@ class _Form:
                 b"}",
             )
         )
+
+
+def _class(name: str, score: float | None, severity: int | None) -> bytes:
+    if severity is None:
+        return b'{"name":%b,"score":%b}' % (_json(name), _json(score))
+    return b'{"name":%b,"score":%b,"severity":%d}' % (_json(name), _json(score), severity)
 
 
 @lru_cache(maxsize=1024)  # documents that were read or answered together share their times

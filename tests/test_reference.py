@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_origin
 
 import pytest
 import yaml
@@ -86,11 +86,15 @@ def test_every_setting_says_what_it_means() -> None:
 
 
 def test_every_variable_sets_what_it_stands_beside(environment: pytest.MonkeyPatch) -> None:
-    variables = {setting.variable: path for (path, _), setting in SETTINGS.items() if setting.variable}
-    for variable in variables:
-        environment.setenv(variable, variable)
+    wanted: dict[str, object] = {}
+    for (path, _), setting in SETTINGS.items():
+        if setting.variable and get_origin(setting.field.annotation) is tuple:  # is written as JSON
+            environment.setenv(setting.variable, json.dumps([setting.variable]))
+            wanted[path.replace("NAME", "name")] = [setting.variable]
+        elif setting.variable:
+            environment.setenv(setting.variable, setting.variable)
+            wanted[path.replace("NAME", "name")] = setting.variable
     environment.setenv("LABELSTREAM_STREAMS", '[{"name": "LABELSTREAM_STREAMS"}]')
-    wanted = {path.replace("NAME", "name"): variable for variable, path in variables.items()}
     found = dict(leaves(EnvSettingsSource(settings._Overridden)()))
     assert found == wanted | {"streams[].name": "LABELSTREAM_STREAMS"}
 

@@ -1,143 +1,71 @@
-"""Azure Language custom text classification, by its runtime jobs API: `{endpoint}/language/analyze-text/jobs`.
+"""Azure Language custom text classification, by its runtime's jobs.
 
-The two kinds of task, their parameters and results are the same in api-versions 2022-05-01, 2023-04-01 and later; where
-the vendor's documentation and the service differ (`classes` and `class`), both are read.
+==================  ====================================  ====================================================
+`api_version`       jobs at                               a model is named by
+==================  ====================================  ====================================================
+2022-05-01, later   /language/analyze-text/jobs           project and deployment
+v3.2-preview.2      /text/analytics/v3.2-preview.2/…      project and deployment
+v3.1-preview.ct.1   /text/analytics/v3.1-preview.ct.1/…   the `modelId` that publishing gave
+==================  ====================================  ====================================================
 
-What the service says in words is kept only where the key, the quota or the route is refused, before a document is
-looked at. Everywhere else it could quote a document, so only its codes are kept, which are explained in words of ours.
+The two kinds of task, their parameters and results are the same in api-versions 2022-05-01, 2023-04-01 and later. Where
+the vendor's documentation and the service differ (`classes` and `class`), and between the versions, every spelling is
+read. The previews have no way to cancel a job; they are asked for all results on one page, which is 20 by default.
 """
 
 import math
-import re
-import socket
-import ssl
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any
 
-import httpx
 import orjson
 
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
-from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
+from service.errors import CallFailed, JobLost, Misconfigured, Rejected
+from service.providers import azure
+from service.providers.azure import Codes, Exchange, Resource, codes_of, word
 
-_PATH = "/language/analyze-text/jobs"
-_KINDS = {"single_label": "CustomSingleLabelClassification", "multi_label": "CustomMultiLabelClassification"}
-_DONE = {"succeeded", "completed", "partiallycompleted", "partiallysucceeded"}
-_ENDED_BADLY = {"failed", "rejected", "cancelled", "canceled"}
 _PAGES = 26  # 25 documents, at least one a page, and a last page that is empty
 _RECORD = 1000  # characters of one text record, the unit of the bill
-_CODE = re.compile("[A-Za-z]{1,64}")
-_LONGEST_MESSAGE = 200
-_LONGEST_URL = 8_000
-
-_CONTENT = {  # codes that find fault with the documents, and what they mean
-    "InvalidRequest": "",
-    "InvalidArgument": "",
-    "InvalidDocument": "a document is empty, too long, or not text",
-    "InvalidDocumentBatch": "a document is empty, or there are too many of them",
-    "UnsupportedLanguageCode": "the language of a document is not supported",
-    "MissingInputDocuments": "no document was found in the request",
-    "EmptyRequest": "no document was found in the request",
-}
-_SETTINGS = {  # codes that find fault with the rest of the request, and the settings it is made of
-    "ProjectNotFound": "project",
-    "DeploymentNotFound": "deployment",
-    "ModelVersionIncorrect": "deployment",
-    "InvalidParameterValue": "project, deployment, task and api_version",
-    "InvalidRequestBodyFormat": "api_version",
-}
-_PASSING = {"InternalServerError", "ServiceUnavailable", "Timeout", "TooManyRequests", "QuotaExceeded"}
-_FAULTS = {  # kinds of failure, the narrower first
-    ssl.SSLCertVerificationError: "its certificate is not to be trusted ({0})",
-    ssl.SSLError: "TLS could not be agreed on ({0})",
-    socket.gaierror: "its name cannot be resolved ({0})",
-    TimeoutError: "it took too long",
-    ConnectionRefusedError: "it refuses connections",
-    ConnectionError: "it broke the connection off",
-    OSError: "it cannot be reached ({0})",
-    EOFError: "it broke its answer off",
-}
-
-
-class Answer(Protocol):
-    """What came back: its status, headers and the whole body."""
-
-    @property
-    def status_code(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the status is one of the 200s."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers, by names in any case."""
-        ...
-
-    @property
-    def content(self) -> bytes:
-        """The body."""
-        ...
-
-
-class Exchange(Protocol):
-    """What is asked of an HTTP client: one request, whole and plain, with no redirect followed.
-
-    Raises httpx.RequestError and httpx.InvalidURL.
-    """
-
-    @property
-    def headers(self) -> httpx.Headers:
-        """What goes out with every request."""
-        ...
-
-    async def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None) -> Answer:
-        """The answer, whatever its status, read to the end."""
-        ...
+_CODES = Codes(
+    content={
+        "InvalidRequest": "",
+        "InvalidArgument": "",
+        "InvalidDocument": "a document is empty, too long, or not text",
+        "InvalidDocumentBatch": "a document is empty, or there are too many of them",
+        "UnsupportedLanguageCode": "the language of a document is not supported",
+        "MissingInputDocuments": "no document was found in the request",
+        "EmptyRequest": "no document was found in the request",
+    },
+    settings={
+        "ProjectNotFound": "project",
+        "DeploymentNotFound": "deployment",
+        "ModelVersionIncorrect": "deployment",
+        "InvalidParameterValue": "project, deployment, task and api_version",
+        "InvalidRequestBodyFormat": "api_version",
+    },
+)
 
 
 class AzureLanguage:
-    """A deployed project of an Azure Language resource, asked through jobs.
-
-    `http` comes ready: timeouts, TLS, pool and pacing are its owner's. The key goes out with each request and to the
-    scheme, host and port of `endpoint` only.
-    """
+    """A deployed project of an Azure Language resource, asked through jobs."""
 
     documents_per_call = 25
     characters_per_call = 125_000
     characters_per_document = 125_000
 
     def __init__(self, settings: settings.AzureLanguage, http: Exchange) -> None:
-        try:
-            endpoint = httpx.URL(settings.endpoint)
-        except httpx.InvalidURL as error:
-            raise Misconfigured(f"endpoint {settings.endpoint!r} is not a URL: {error}") from None
-        self.model = f"{settings.project}/{settings.deployment}"
+        self.model = settings.model
         self.task: str = settings.task
-        self._http = http
-        self._host = endpoint.netloc.decode("ascii")
-        self._origin = f"{endpoint.scheme}://{self._host}/"
-        self._path = endpoint.path.rstrip("/") + _PATH
-        self._version = {"api-version": settings.api_version}
-        self._jobs = endpoint.copy_with(path=self._path, params=self._version)
-        self._submit_url = str(self._jobs)
-        # Without loggingOptOut the service keeps the texts for 48 hours, to look into troubles of its own.
-        parameters = {"projectName": settings.project, "deploymentName": settings.deployment, "loggingOptOut": True}
-        self._tasks = [{"kind": _KINDS[settings.task], "parameters": parameters}]
-        self._key = settings.secret.get_secret_value()
-        headers = {**http.headers, "Ocp-Apim-Subscription-Key": self._key}
-        self._headers = {"GET": headers, "POST": {**headers, "Content-Type": "application/json"}}
+        form = _FORMS.get(settings.api_version, _Current)
+        self._form = form(settings)
+        self._resource = Resource(settings, http, _CODES, self._form.path, "an Azure Language resource")
+        self._submit_url = self._resource.url(self._form.submit, **self._form.query)
 
     def __repr__(self) -> str:
-        return f"AzureLanguage({self._host!r}, {self.model!r}, {self.task!r})"
+        return f"AzureLanguage({self._resource.host!r}, {self.model!r}, {self.task!r})"
 
     async def submit(self, documents: Sequence[Document]) -> str:
         """Hand 1 to 25 documents in; gives the URL to ask after them.
@@ -145,17 +73,13 @@ class AzureLanguage:
         Documents go out under numbers of ours, so their own ids may repeat. Raises Throttled, Unavailable, Rejected
         and Misconfigured.
         """
-        response = await self._exchange("POST", self._submit_url, _body(documents, self._tasks))
-        if response.status_code == 404:
-            raise Misconfigured(
-                f"{self._told(response)}: check project, deployment (the names are case-sensitive) and endpoint"
-            )
-        if not response.is_success:
-            raise self._failure(response, Rejected)
-        location = response.headers.get("operation-location")
-        if location is None:
-            raise self._malformed("a job was submitted and no operation-location came back")
-        return self._ours(location)
+        answer = await self._resource.ask("POST", self._submit_url, _body(documents, self._form.tasks))
+        if answer.status_code == 404:
+            named = f"{self._form.named_by} (the names are case-sensitive)"
+            raise Misconfigured(f"{self._resource.told(answer)}: check {named} and endpoint")
+        if not answer.is_success:
+            raise self._resource.failure(answer, Rejected)
+        return self._resource.submitted(answer)
 
     async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
         """The outcomes of the documents submitted as `job`, in their order; None while there are none.
@@ -163,167 +87,150 @@ class AzureLanguage:
         Raises JobLost when none will come (also for a job of another endpoint), Rejected when the job failed for what
         is in its documents, and Throttled, Unavailable and Misconfigured.
         """
-        if not job.startswith(self._origin):
-            raise JobLost(f"a job was submitted to another endpoint than {self._host}, which is not sent this key")
-        page = await self._page(job)
-        status = _word(page.get("status"))
+        resource = self._resource
+        if not resource.is_ours(job):
+            raise resource.elsewhere()
+        page = await resource.page(self._form.whole(job))
+        status = word(page.get("status"))
         if not status:
-            raise self._malformed("a job without a status")
-        if status in _ENDED_BADLY:
+            raise resource.malformed("a job without a status")
+        if status in azure.ENDED_BADLY:
             raise self._ended(page)
-        if status not in _DONE:
+        if status not in azure.DONE:
             return None
         asked = {str(number): document for number, document in enumerate(documents)}
         answers = self._read(page, asked)
         if not answers:
             raise self._ended(page)
         followed = {job}
-        while len(answers) < len(asked) and page.get("nextLink"):
-            link = self._ours(page["nextLink"])
+        while len(answers) < len(asked) and (link := page.get("nextLink") or page.get("@nextLink")):
+            link = resource.ours(link)
             if link in followed or len(followed) == _PAGES:
-                raise self._malformed("pages of results without an end")
+                raise resource.malformed("pages of results without an end")
             followed.add(link)
-            page = await self._page(link)
+            page = await resource.page(link)
             answers |= self._read(page, asked)
         for number, document in asked.items():
             if number not in answers:
-                raise JobLost(f"{self._host}: a finished job left {document.record.position} without an answer")
+                raise JobLost(f"{resource.host}: a finished job left {document.record.position} without an answer")
         return [answers[number] for number in asked]
 
     async def cancel(self, job: str) -> None:
         """Ask that the job be given up; one that has ended already is left as it is. Raises as `poll` does."""
-        if not job.startswith(self._origin):
-            raise JobLost(f"a job was submitted to another endpoint than {self._host}, which is not sent this key")
-        path, mark, query = job.partition("?")
-        response = await self._exchange("POST", f"{path}:cancel{mark}{query}")
+        if not self._resource.is_ours(job):
+            raise self._resource.elsewhere()
+        if (url := self._form.cancel(job)) is None:
+            return
+        answer = await self._resource.ask("POST", url)
         ended = {400, 409}  # the documentation does not say which of the two a finished job gives
-        if not (response.is_success or response.status_code in ended):
-            raise self._lost_or_failed(response)
+        if not (answer.is_success or answer.status_code in ended):
+            raise self._resource.lost_or_failed(answer)
 
     async def probe(self) -> None:
-        """Ask after a job that cannot exist, which costs nothing: not found means reached and let in.
-
-        Raises Misconfigured, Unavailable and Throttled.
-        """
-        nowhere = str(self._jobs.copy_with(path=f"{self._path}/{uuid.uuid4()}", params=self._version))
-        response = await self._exchange("GET", nowhere)
-        html = "html" in response.headers.get("content-type", "")
-        if response.status_code == 404 and not html:
-            return
-        if response.status_code == 404 or response.is_success:
-            raise Misconfigured(f"{self._told(response)}: this is not an Azure Language resource, check endpoint")
-        raise self._failure(response, lambda told: Misconfigured(f"{told}: check api_version"))
-
-    async def _page(self, url: str) -> dict[str, Any]:
-        response = await self._exchange("GET", url)
-        if not response.is_success:
-            raise self._lost_or_failed(response)
-        page = _json(response)
-        if not isinstance(page, dict):
-            raise self._malformed("a job that is not a JSON object")
-        return page
-
-    async def _exchange(self, method: str, url: str, content: bytes | None = None) -> Answer:
-        """The endpoint's response, whatever its status; `url` is known to be the endpoint's own."""
-        try:
-            return await self._http.exchange(method, url, self._headers[method], content)
-        except httpx.InvalidURL:
-            raise self._malformed("a job's URL that is none") from None
-        except httpx.RequestError as error:
-            raise Unavailable(f"{self._host} did not answer: {_kind(error)}") from None
-
-    def _ours(self, url: object) -> str:
-        """A URL the service gave, in full; refused unless it is at the endpoint itself, for it will be sent the key."""
-        if not isinstance(url, str):
-            raise self._malformed("a URL that is not text")
-        if url.startswith(self._origin) and url.isprintable() and len(url) <= _LONGEST_URL:
-            return url
-        try:
-            absolute = str(self._jobs.join(url))
-        except httpx.InvalidURL:
-            raise self._malformed("a URL that is none") from None
-        if not absolute.startswith(self._origin):
-            raise Misconfigured(
-                f"endpoint {self._host} gives URLs at another scheme, host or port, where the key is not sent: "
-                "set endpoint to the address the service calls itself by"
-            )
-        return absolute
+        """As `dispatch.Provider.probe`: asks after a job that cannot exist. Raises as there, and Throttled."""
+        await self._resource.probe(self._resource.url(f"{self._form.jobs}/{uuid.uuid4()}", **self._form.query))
 
     def _read(self, page: dict[str, Any], asked: dict[str, Document]) -> dict[str, Outcome]:
         """The outcomes on one page of results, by the number of the document."""
         try:
-            outcomes = list(_outcomes(page, asked))
+            outcomes = list(_outcomes(self._form.items(page), asked))
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise self._malformed("results that do not fit what was asked") from None
+            raise self._resource.malformed("results that do not fit what was asked") from None
         answers = dict(outcomes)
         if len(answers) < len(outcomes):
-            raise self._malformed("two results for one document")
+            raise self._resource.malformed("two results for one document")
         return answers
 
     def _ended(self, page: dict[str, Any]) -> CallFailed:
-        """What it means that a job ended without results, by the codes it gives."""
-        errors = list(_errors(page))
-        codes = [code for error in errors for code in _codes(error)]
-        told = f"{self._host}: a job ended as {_word(page['status'])} without results ({_spelt(codes)})"
-        if wrong := _wrong_settings(codes):
-            return Misconfigured(f"{told}: check {wrong}")
-        if _PASSING.isdisjoint(codes) and not _CONTENT.keys().isdisjoint(codes):
-            return Rejected(told)
-        return JobLost(told)
+        codes = [code for error in self._errors(page) for code in codes_of(error)]
+        return self._resource.ended(codes, Rejected, word(page["status"]))
 
-    def _lost_or_failed(self, response: Answer) -> CallFailed:
-        if response.status_code in (404, 410):
-            return JobLost(f"{self._host} does not know a job any more ({response.status_code})")
-        return self._failure(response, JobLost)
-
-    def _failure(  # noqa: PLR0911  one return for each consequence
-        self, response: Answer, refused: Callable[[str], CallFailed]
-    ) -> CallFailed:
-        """What a response without success means; `refused` is for a request that is refused for its content."""
-        status, told = response.status_code, self._told(response)
-        codes = _codes(_error(response))
-        retry_after = _retry_after(response.headers)
-        if status == 429 or (status == 403 and _is_quota(response, codes)):
-            return Throttled(told, retry_after)
-        if status == 401:
-            return Misconfigured(f"{told}: check key, and that it belongs to endpoint")
-        if status == 403:
-            return Misconfigured(f"{told}: check key and endpoint, and whom the resource's network rules let in")
-        if wrong := _wrong_settings(codes):
-            return Misconfigured(f"{told}: check {wrong}")
-        if status in (408, 409, 425) or status >= 500:
-            return Unavailable(told, retry_after)
-        if status < 400:
-            return Unavailable(f"{told}, which is not followed: endpoint must be the service's own address")
-        if status == 413 or (status in (400, 422) and isinstance(_json(response), dict)):
-            return refused(told)
-        if status in (400, 422):
-            return Unavailable(f"{told}, and not in the service's words: is something else at endpoint?", retry_after)
-        # Routes, methods, proxies: no document brings these about, so none must be blamed.
-        return Misconfigured(f"{told}: check endpoint and api_version")
-
-    def _malformed(self, what: str) -> Unavailable:
-        return Unavailable(f"{self._host} answered with {what}")
-
-    def _told(self, response: Answer) -> str:
-        """The response in short, with the service's own words only where they cannot be about a document."""
-        error = _error(response)
-        told = f"{self._host} answered {response.status_code}"
-        if codes := _codes(error):
-            told += f" {_spelt(codes)}"
-        message = error.get("message")
-        if response.status_code in (401, 403, 404, 429) and isinstance(message, str):
-            words = " ".join(message.replace(self._key, "…").split())
-            told += f" ({words[:_LONGEST_MESSAGE]})"
-        return told
+    def _errors(self, page: dict[str, Any]) -> Iterator[object]:
+        """The errors of a job and of its tasks."""
+        yield from _list(page.get("errors"))
+        try:
+            items = list(self._form.items(page))
+        except (KeyError, TypeError, AttributeError):
+            return
+        for item in items:
+            if isinstance(item, dict):
+                yield from (*_list(item.get("errors")), item.get("error"))
 
 
-def _body(documents: Sequence[Document], tasks: list[dict[str, Any]]) -> bytes:
+class _Current:
+    """2022-05-01 and later."""
+
+    path, submit, jobs = "/language/analyze-text/jobs", "", ""
+    named_by = "project, deployment"
+
+    def __init__(self, settings: settings.AzureLanguage) -> None:
+        kind = {"single_label": "CustomSingleLabelClassification", "multi_label": "CustomMultiLabelClassification"}
+        # Without loggingOptOut the service keeps the texts for 48 hours, to look into troubles of its own.
+        parameters = {"projectName": settings.project, "deploymentName": settings.deployment, "loggingOptOut": True}
+        self.query = {"api-version": settings.api_version}
+        self.tasks: object = [{"kind": kind[settings.task], "parameters": parameters}]
+
+    def whole(self, job: str) -> str:
+        return job
+
+    def cancel(self, job: str) -> str | None:
+        path, mark, query = job.partition("?")
+        return f"{path}:cancel{mark}{query}"
+
+    def items(self, page: dict[str, Any]) -> Iterable[Any]:
+        # A job of ours has a single task, so every item is its own, whatever the documentation calls the kind.
+        return page["tasks"].get("items") or ()
+
+
+class _Bridge:
+    """v3.2-preview.2, of October 2021."""
+
+    path, submit, jobs = "/text/analytics/v3.2-preview.2", "/analyze", "/analyze/jobs"
+    named_by = "project, deployment"
+    single_label = "customSingleClassificationTasks"
+
+    def __init__(self, settings: settings.AzureLanguage) -> None:
+        self.query: dict[str, str] = {}
+        parameters = {"project-name": settings.project, "deployment-name": settings.deployment, "loggingOptOut": True}
+        self._key = self.single_label if settings.task == "single_label" else "customMultiClassificationTasks"
+        self.tasks: object = {self._key: [{"parameters": parameters}]}
+
+    def whole(self, job: str) -> str:
+        return f"{job}{'&' if '?' in job else '?'}$top={AzureLanguage.documents_per_call}"
+
+    def cancel(self, job: str) -> str | None:  # noqa: ARG002  there is no such operation
+        return None
+
+    def items(self, page: dict[str, Any]) -> Iterable[Any]:
+        return page["tasks"].get(self._key) or ()
+
+
+class _First(_Bridge):
+    """v3.1-preview.ct.1, the first of all."""
+
+    path = "/text/analytics/v3.1-preview.ct.1"
+    named_by = "model_id"
+    single_label = "customClassificationTasks"
+
+    def __init__(self, settings: settings.AzureLanguage) -> None:
+        super().__init__(settings)
+        self.tasks = {self._key: [{"parameters": {"modelId": settings.model_id}}]}
+
+    def items(self, page: dict[str, Any]) -> Iterable[Any]:
+        return (page["tasks"].get("tasks") or {}).get(self._key) or ()
+
+
+_FORMS: dict[str, type[_Current | _Bridge]] = {"v3.1-preview.ct.1": _First, "v3.2-preview.2": _Bridge}
+
+
+def _body(documents: Sequence[Document], tasks: object) -> bytes:
     try:
         return orjson.dumps({"analysisInput": {"documents": _numbered(documents)}, "tasks": tasks})
     except TypeError:
         mended = [
-            document._replace(text=_mended(document.text), language=document.language and _mended(document.language))
+            document._replace(
+                text=azure.mended(document.text), language=document.language and azure.mended(document.language)
+            )
             for document in documents
         ]
         return orjson.dumps({"analysisInput": {"documents": _numbered(mended)}, "tasks": tasks})
@@ -338,14 +245,8 @@ def _numbered(documents: Sequence[Document]) -> list[dict[str, str]]:
     ]
 
 
-def _mended(text: str) -> str:
-    """The text with halves of surrogate pairs (an emoji cut in two) replaced by U+FFFD, as no UTF-8 can hold them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _outcomes(page: dict[str, Any], asked: dict[str, Document]) -> Iterator[tuple[str, Outcome]]:
-    # A job of ours has a single task, so every item is its own, whatever the documentation calls the kind.
-    for item in page["tasks"].get("items") or ():
+def _outcomes(items: Iterable[Any], asked: dict[str, Document]) -> Iterator[tuple[str, Outcome]]:
+    for item in items:
         results = item.get("results") or {"documents": ()}
         for answer in results["documents"]:
             number = answer["id"]
@@ -368,7 +269,7 @@ def _classified(answer: dict[str, Any], text: str) -> Classified:
     return Classified(
         tuple(scores),
         _units(answer.get("statistics"), text),
-        tuple(code for warning in warnings for code in _codes(warning)) if warnings else (),
+        tuple(code for warning in warnings for code in codes_of(warning)) if warnings else (),
     )
 
 
@@ -378,12 +279,12 @@ def _units(statistics: dict[str, Any] | None, text: str) -> int:
 
 
 def _refused(error: dict[str, Any], document: Document) -> Refused:
-    codes = _codes(error)
-    if wrong := _wrong_settings(codes):
-        raise Misconfigured(f"{document.record.position} was refused, {_spelt(codes)}: check {wrong}")
-    if not _PASSING.isdisjoint(codes):
-        raise JobLost(f"a finished job failed on {document.record.position}, {_spelt(codes)}")
-    return Refused(Reason.REFUSED_BY_CLASSIFIER, _spelt(codes))
+    codes = codes_of(error)
+    if wrong := _CODES.wrong_settings(codes):
+        raise Misconfigured(f"{document.record.position} was refused, {_CODES.spelt(codes)}: check {wrong}")
+    if not _CODES.passing.isdisjoint(codes):
+        raise JobLost(f"a finished job failed on {document.record.position}, {_CODES.spelt(codes)}")
+    return Refused(Reason.REFUSED_BY_CLASSIFIER, _CODES.spelt(codes))
 
 
 def _class_score(found: dict[str, Any]) -> ClassScore:
@@ -393,94 +294,5 @@ def _class_score(found: dict[str, Any]) -> ClassScore:
     return ClassScore(name, float(score))
 
 
-def _json(response: Answer) -> object:
-    try:
-        return orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _error(response: Answer) -> dict[str, Any]:
-    """The error object of a response, also where a gateway leaves its envelope out; empty if there is none."""
-    body = _json(response)
-    if not isinstance(body, dict):
-        return {}
-    error = body.get("error")
-    return error if isinstance(error, dict) else body
-
-
-def _errors(page: dict[str, Any]) -> Iterator[object]:
-    """The errors of a job and of its tasks."""
-    yield from _list(page.get("errors"))
-    tasks = page.get("tasks")
-    for item in _list(tasks.get("items") if isinstance(tasks, dict) else None):
-        if isinstance(item, dict):
-            yield from (*_list(item.get("errors")), item.get("error"))
-
-
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _codes(error: object) -> list[str]:
-    """The codes of an error and of those inside it, outermost first; the numbers of the gateway are left out."""
-    codes = []
-    while isinstance(error, dict):
-        code = error.get("code")
-        if isinstance(code, str) and _CODE.fullmatch(code):
-            codes.append(code)
-        error = error.get("innererror") or error.get("innerError")
-    return codes
-
-
-def _spelt(codes: Iterable[str]) -> str:
-    """Codes as a person reads them, innermost first, as that one says most."""
-    inwards = list(dict.fromkeys(codes))[:5] or ["no code given"]
-    meaning = next((_CONTENT[code] for code in reversed(inwards) if _CONTENT.get(code)), "")
-    return " in ".join(reversed(inwards)) + (f": {meaning}" if meaning else "")
-
-
-def _wrong_settings(codes: Iterable[str]) -> str:
-    return next((_SETTINGS[code] for code in codes if code in _SETTINGS), "")
-
-
-def _word(status: object) -> str:
-    return status.casefold() if isinstance(status, str) else ""
-
-
-def _is_quota(response: Answer, codes: list[str]) -> bool:
-    return "QuotaExceeded" in codes or b"out of call volume quota" in response.content.lower()
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, given in milliseconds, in seconds or as an HTTP date; None where nothing sensible is given."""
-    for name, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            wait = float(headers[name]) * unit
-        except (KeyError, ValueError):
-            continue
-        return wait if 0 <= wait < math.inf else None
-    until = _moment(headers.get("retry-after"))
-    if until is None:
-        return None
-    sent = _moment(headers.get("date"))  # the service's clock, as ours may differ
-    return max(0.0, until - (time.time() if sent is None else sent))
-
-
-def _moment(date: str | None) -> float | None:
-    try:
-        return None if date is None else parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _kind(error: BaseException) -> str:
-    """The kind of failure, by its root: the transport's own names call every connection error a timeout."""
-    causes = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    for cause in reversed(causes):
-        for kind, words in _FAULTS.items():
-            if isinstance(cause, kind):
-                return words.format(cause)
-    return f"what came back cannot be read ({type(error).__name__})"

@@ -363,7 +363,7 @@ def _classified(
 
 
 def _categories(classes: Sequence[ClassScore]) -> list[dict[str, Any]]:
-    return [{"category": name, "confidenceScore": score} for name, score in classes]
+    return [{"category": name, "confidenceScore": score} for name, score, _ in classes]
 
 
 def _document_errors(documents: Sequence[Document], struck: DocumentError | None) -> dict[str, object]:

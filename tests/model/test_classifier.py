@@ -37,8 +37,8 @@ STRANGE = [
 def test_the_best_class_comes_first_and_no_more_than_asked_for(single_label: Trained) -> None:
     (answer,) = single_label.classifier.classify(["the courier lost my parcel"])
     assert answer[0].name == "delivery"
-    assert {name for name, _ in answer} == {"billing", "delivery", "login"}
-    scores = [score for _, score in answer if score is not None]
+    assert {name for name, *_ in answer} == {"billing", "delivery", "login"}
+    scores = [score for _, score, _ in answer if score is not None]
     assert scores == sorted(scores, reverse=True)
     assert sum(scores) == pytest.approx(1)
     assert single_label.classifier.classify(["the courier lost my parcel"], top=1) == [answer[:1]]
@@ -48,11 +48,11 @@ def test_multi_label_classes_are_those_from_the_threshold_on_or_none(multi_label
     classifier = multi_label.classifier
     texts = ["I was charged twice and the parcel is late", "good evening to you", "parcel password", "charged account"]
     several, none, *doubtful = classifier.classify(texts)
-    assert {name for name, _ in several} == {"billing", "delivery"}
+    assert {name for name, *_ in several} == {"billing", "delivery"}
     assert none == ()
     for answer, scores in zip([several, none, *doubtful], classifier.scores(texts), strict=True):
-        assert [score for _, score in answer] == sorted(scores[scores >= classifier.threshold], reverse=True)
-    assert [[name for name, _ in answer] for answer in doubtful] == [["login"], ["login", "billing"]]
+        assert [score for _, score, _ in answer] == sorted(scores[scores >= classifier.threshold], reverse=True)
+    assert [[name for name, *_ in answer] for answer in doubtful] == [["login"], ["login", "billing"]]
 
 
 def test_no_texts_have_no_answers(single_label: Trained, multi_label: Trained) -> None:

@@ -1,0 +1,330 @@
+"""What the clients of Azure's APIs share: a resource at an endpoint, its key, and what its refusals mean.
+
+What a service says in words is kept only where the key, the quota or the route is refused, before a document is looked
+at. Everywhere else it could quote a document, so only its codes are kept, which are explained in words of ours.
+"""
+
+import math
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+import httpx
+import orjson
+
+from service import settings
+from service.errors import CallFailed, JobLost, Misconfigured, Throttled, Unavailable
+
+DONE: AbstractSet[str] = frozenset({"succeeded", "completed", "partiallycompleted", "partiallysucceeded"})
+"""How services say that there are answers, in lower case. What is neither here nor in `ENDED_BADLY` is pending."""
+ENDED_BADLY: AbstractSet[str] = frozenset({"failed", "rejected", "cancelled", "canceled"})
+_CODE = re.compile("[A-Za-z]{1,64}")
+_LONGEST_MESSAGE = 200
+_LONGEST_URL = 8_000
+_FAULTS = {  # kinds of failure, the narrower first
+    ssl.SSLCertVerificationError: "its certificate is not to be trusted ({0})",
+    ssl.SSLError: "TLS could not be agreed on ({0})",
+    socket.gaierror: "its name cannot be resolved ({0})",
+    TimeoutError: "it took too long",
+    ConnectionRefusedError: "it refuses connections",
+    ConnectionError: "it broke the connection off",
+    OSError: "it cannot be reached ({0})",
+    EOFError: "it broke its answer off",
+}
+
+
+class Answer(Protocol):
+    """What came back: its status, headers and the whole body."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of the 200s."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, by names in any case."""
+        ...
+
+    @property
+    def content(self) -> bytes:
+        """The body."""
+        ...
+
+
+class Exchange(Protocol):
+    """What is asked of an HTTP client: one request, whole and plain, with no redirect followed.
+
+    Raises httpx.RequestError and httpx.InvalidURL.
+    """
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """What goes out with every request."""
+        ...
+
+    async def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None) -> Answer:
+        """The answer, whatever its status, read to the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What the error codes of an API find fault with.
+
+    `content` are those that blame the documents, with what they mean (or nothing to add); `settings` those that blame
+    the rest of the request, with the settings that it is made of; `passing` blame nobody.
+    """
+
+    content: Mapping[str, str]
+    settings: Mapping[str, str]
+    passing: AbstractSet[str] = field(
+        default=frozenset({"InternalServerError", "ServiceUnavailable", "Timeout", "TooManyRequests", "QuotaExceeded"})
+    )
+
+    def wrong_settings(self, codes: Iterable[str]) -> str:
+        """The settings that one of the codes finds fault with; empty if none does."""
+        return next((self.settings[code] for code in codes if code in self.settings), "")
+
+    def spelt(self, codes: Iterable[str]) -> str:
+        """Codes as a person reads them, innermost first, as that one says most."""
+        inwards = list(dict.fromkeys(codes))[:5] or ["no code given"]
+        meaning = next((self.content[code] for code in reversed(inwards) if self.content.get(code)), "")
+        return " in ".join(reversed(inwards)) + (f": {meaning}" if meaning else "")
+
+
+class Resource:
+    """An Azure resource, asked over HTTP.
+
+    `http` comes ready: timeouts, TLS, pool and pacing are its owner's. The key goes out with each request and to the
+    scheme, host and port of the endpoint only. `path` is that of the API, after the endpoint's own.
+    """
+
+    def __init__(self, settings: settings.Azure, http: Exchange, codes: Codes, path: str, what: str) -> None:
+        try:
+            endpoint = httpx.URL(settings.endpoint)
+        except httpx.InvalidURL as error:
+            raise Misconfigured(f"endpoint {settings.endpoint!r} is not a URL: {error}") from None
+        self.host = endpoint.netloc.decode("ascii")
+        self._http = http
+        self._codes = codes
+        self._what = what
+        self._origin = f"{endpoint.scheme}://{self.host}/"
+        self._base = endpoint.copy_with(path=endpoint.path.rstrip("/") + path)
+        self._key = settings.secret.get_secret_value()
+        headers = {**http.headers, "Ocp-Apim-Subscription-Key": self._key}
+        self._headers = {"": headers} | {
+            kind: {**headers, "Content-Type": kind} for kind in ("application/json", "application/octet-stream")
+        }
+
+    def url(self, path: str = "", **query: str) -> str:
+        """The address of a part of the API."""
+        return str(self._base.copy_with(path=self._base.path + path, params=query or None))
+
+    async def ask(self, method: str, url: str, content: bytes | None = None, kind: str = "application/json") -> Answer:
+        """The endpoint's answer, whatever its status; `url` is known to be the endpoint's own. Raises Unavailable."""
+        try:
+            return await self._http.exchange(method, url, self._headers[kind if content else ""], content)
+        except httpx.InvalidURL:
+            raise self.malformed("a job's URL that is none") from None
+        except httpx.RequestError as error:
+            raise Unavailable(f"{self.host} did not answer: {_kind(error)}") from None
+
+    async def page(self, url: str) -> dict[str, Any]:
+        """How a job stands. Raises JobLost, Throttled, Unavailable and Misconfigured."""
+        answer = await self.ask("GET", url)
+        if not answer.is_success:
+            raise self.lost_or_failed(answer)
+        page = json_of(answer)
+        if not isinstance(page, dict):
+            raise self.malformed("a job that is not a JSON object")
+        return page
+
+    def is_ours(self, job: str) -> bool:
+        """Whether a job was submitted at this endpoint, so that the key may go there."""
+        return job.startswith(self._origin)
+
+    def ours(self, url: object) -> str:
+        """A URL the service gave, in full; refused unless it is at the endpoint itself, for it will be sent the key."""
+        if not isinstance(url, str):
+            raise self.malformed("a URL that is not text")
+        if url.startswith(self._origin) and url.isprintable() and len(url) <= _LONGEST_URL:
+            return url
+        try:
+            absolute = str(self._base.join(url))
+        except httpx.InvalidURL:
+            raise self.malformed("a URL that is none") from None
+        if not absolute.startswith(self._origin):
+            raise Misconfigured(
+                f"endpoint {self.host} gives URLs at another scheme, host or port, where the key is not sent: "
+                "set endpoint to the address the service calls itself by"
+            )
+        return absolute
+
+    def submitted(self, answer: Answer) -> str:
+        """The URL to ask after what was accepted. Raises Unavailable where there is none."""
+        location = answer.headers.get("operation-location")
+        if location is None:
+            raise self.malformed("a job was submitted and no operation-location came back")
+        return self.ours(location)
+
+    def elsewhere(self) -> JobLost:
+        """What it means that a job was submitted to another endpoint."""
+        return JobLost(f"a job was submitted to another endpoint than {self.host}, which is not sent this key")
+
+    async def probe(self, nowhere: str) -> None:
+        """Ask for what cannot exist, which costs nothing: not found means reached and let in.
+
+        Raises Misconfigured, Unavailable and Throttled.
+        """
+        answer = await self.ask("GET", nowhere)
+        html = "html" in answer.headers.get("content-type", "")
+        if answer.status_code == 404 and not html:
+            return
+        if answer.status_code == 404 or answer.is_success:
+            raise Misconfigured(f"{self.told(answer)}: this is not {self._what}, check endpoint")
+        raise self.failure(answer, lambda told: Misconfigured(f"{told}: check api_version"))
+
+    def ended(self, codes: list[str], refused: Callable[[str], CallFailed], status: str) -> CallFailed:
+        """What it means that a job ended without results, by the codes it gives."""
+        told = f"{self.host}: a job ended as {status} without results ({self._codes.spelt(codes)})"
+        if wrong := self._codes.wrong_settings(codes):
+            return Misconfigured(f"{told}: check {wrong}")
+        if self._codes.passing.isdisjoint(codes) and not self._codes.content.keys().isdisjoint(codes):
+            return refused(told)
+        return JobLost(told)
+
+    def lost_or_failed(self, answer: Answer) -> CallFailed:
+        """What it means that asking after a job had no success."""
+        if answer.status_code in (404, 410):
+            return JobLost(f"{self.host} does not know a job any more ({answer.status_code})")
+        return self.failure(answer, JobLost)
+
+    def failure(  # noqa: PLR0911  one return for each consequence
+        self, answer: Answer, refused: Callable[[str], CallFailed]
+    ) -> CallFailed:
+        """What an answer without success means; `refused` is for a request that is refused for its content."""
+        status, told = answer.status_code, self.told(answer)
+        codes = codes_of(_error(answer))
+        after = _retry_after(answer.headers)
+        if status == 429 or (status == 403 and _is_quota(answer, codes)):
+            return Throttled(told, after)
+        if status == 401:
+            return Misconfigured(f"{told}: check key, and that it belongs to endpoint")
+        if status == 403:
+            return Misconfigured(f"{told}: check key and endpoint, and whom the resource's network rules let in")
+        if wrong := self._codes.wrong_settings(codes):
+            return Misconfigured(f"{told}: check {wrong}")
+        if status in (408, 409, 425) or status >= 500:
+            return Unavailable(told, after)
+        if status < 400:
+            return Unavailable(f"{told}, which is not followed: endpoint must be the service's own address")
+        if status == 413 or (status in (400, 422) and isinstance(json_of(answer), dict)):
+            return refused(told)
+        if status in (400, 422):
+            return Unavailable(f"{told}, and not in the service's words: is something else at endpoint?", after)
+        # Routes, methods, proxies: no document brings these about, so none must be blamed.
+        return Misconfigured(f"{told}: check endpoint and api_version")
+
+    def malformed(self, what: str) -> Unavailable:
+        """What it means that an answer makes no sense."""
+        return Unavailable(f"{self.host} answered with {what}")
+
+    def told(self, answer: Answer) -> str:
+        """The answer in short, with the service's own words only where they cannot be about a document."""
+        error = _error(answer)
+        told = f"{self.host} answered {answer.status_code}"
+        if codes := codes_of(error):
+            told += f" {self._codes.spelt(codes)}"
+        message = error.get("message")
+        if answer.status_code in (401, 403, 404, 429) and isinstance(message, str):
+            words = " ".join(message.replace(self._key, "…").split())
+            told += f" ({words[:_LONGEST_MESSAGE]})"
+        return told
+
+
+def json_of(answer: Answer) -> object:
+    """The body of an answer; None where it is not JSON."""
+    try:
+        return orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def codes_of(error: object) -> list[str]:
+    """The codes of an error and of those inside it, outermost first; the numbers of the gateway are left out."""
+    codes = []
+    while isinstance(error, dict):
+        code = error.get("code")
+        if isinstance(code, str) and _CODE.fullmatch(code):
+            codes.append(code)
+        error = error.get("innererror") or error.get("innerError")
+    return codes
+
+
+def word(status: object) -> str:
+    """A status as it is compared: services differ in the case of its letters."""
+    return status.casefold() if isinstance(status, str) else ""
+
+
+def mended(text: str) -> str:
+    """The text with halves of surrogate pairs (an emoji cut in two) replaced by U+FFFD, as no UTF-8 can hold them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _error(answer: Answer) -> dict[str, Any]:
+    """The error object of an answer, also where a gateway leaves its envelope out; empty if there is none."""
+    body = json_of(answer)
+    if not isinstance(body, dict):
+        return {}
+    error = body.get("error")
+    return error if isinstance(error, dict) else body
+
+
+def _is_quota(answer: Answer, codes: list[str]) -> bool:
+    return "QuotaExceeded" in codes or b"out of call volume quota" in answer.content.lower()
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, given in milliseconds, in seconds or as an HTTP date; None where nothing sensible is given."""
+    for name, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            wait = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        return wait if 0 <= wait < math.inf else None
+    until = _moment(headers.get("retry-after"))
+    if until is None:
+        return None
+    sent = _moment(headers.get("date"))  # the service's clock, as ours may differ
+    return max(0.0, until - (time.time() if sent is None else sent))
+
+
+def _moment(date: str | None) -> float | None:
+    try:
+        return None if date is None else parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _kind(error: BaseException) -> str:
+    """The kind of failure, by its root: the transport's own names call every connection error a timeout."""
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    for cause in reversed(causes):
+        for kind, words in _FAULTS.items():
+            if isinstance(cause, kind):
+                return words.format(cause)
+    return f"what came back cannot be read ({type(error).__name__})"
