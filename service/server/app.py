@@ -29,7 +29,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from service.errors import Misconfigured, Unavailable
-from service.server import azure_language, faults
+from service.server import azure_language, content_understanding, content_understanding_analyzers, faults
 from service.server.backend import Backend
 from service.server.containers import Containers
 from service.server.faults import Faults
@@ -161,14 +161,22 @@ def make_jobs(
     backend: Backend, telemetry: Telemetry, least_seconds: float = 0.0, clock: Callable[[], float] = time.time
 ) -> Jobs:
     """The jobs of every API: what each kind is, and which of them train."""
-    works = {azure_language.KIND: partial(azure_language.classify, backend=backend)}
+    works = {
+        azure_language.KIND: partial(azure_language.classify, backend=backend),
+        content_understanding.KIND: partial(content_understanding.classify, backend=backend),
+        content_understanding_analyzers.KIND: partial(content_understanding_analyzers.analyze, backend=backend),
+    }
     trainings: dict[str, Work] = {}
     return Jobs(backend.store, works, telemetry, least_seconds, trainings=trainings, clock=clock)
 
 
 def apis(backend: Backend, jobs: Jobs, gateway: Gateway) -> list[Route]:
     """The paths of every API."""
-    return [*azure_language.Runtime(backend, jobs).routes(gateway)]
+    return [
+        *azure_language.Runtime(backend, jobs).routes(gateway),
+        *content_understanding.Classifiers(backend, jobs).routes(gateway),
+        *content_understanding_analyzers.Analyzers(backend, jobs).routes(gateway),
+    ]
 
 
 def application(gateway: Gateway, routes: Sequence[Route]) -> ASGIApp:

@@ -106,6 +106,10 @@ class Containers:
     def __contains__(self, name: str) -> bool:
         return name in self._containers
 
+    def has_url(self, url: str) -> bool:
+        """Whether a URL is one of a blob, there or not, in a container that is known."""
+        return unquote(urlsplit(url).path).lstrip("/").partition("/")[0] in self
+
     def read(self, container: str, blob: str) -> bytes:
         """The content of a blob, not for the event loop; raises `BlobMissing`."""
         if container not in self._containers:

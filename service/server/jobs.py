@@ -130,7 +130,7 @@ class Jobs:
         now = self.clock()
         slow = fault.job_seconds if fault and fault.job == "slow" else 0.0
         job = Job(
-            id=next(_ids),
+            id=new_id(),
             kind=kind,
             state=State.WAITING,
             created=now,
@@ -238,6 +238,11 @@ def _random_ids() -> Iterator[str]:
 
 
 _ids = _random_ids()
+
+
+def new_id() -> str:
+    """A random UUID, as jobs and operations are named."""
+    return next(_ids)
 
 
 class _Young:

@@ -1,0 +1,107 @@
+"""Files as pages of text: plain text, PDF (pypdf) and Word (python-docx); for threads, not for the event loop.
+
+What kind a file is, its content says, not its name. Plain text is UTF-8 (or UTF-16 with a byte order mark), and a form
+feed ends a page; a Word file is one page. Files are read as if they were hostile: sizes and numbers of pages are
+bounded, also those of what is compressed inside.
+"""
+
+import io
+import logging
+import zipfile
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import docx
+import pypdf
+from pypdf.errors import PyPdfError
+
+MOST_BYTES = 200 * 2**20
+MOST_TEXT_BYTES = 2**20
+MOST_CHARACTERS = 1_000_000
+MOST_PAGES = 300
+_MOST_UNPACKED = 64 * 2**20
+_WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it would quote files in its warnings
+
+
+class Unreadable(Exception):
+    """A file has no text that can be read; the message says why, and quotes nothing of it."""
+
+
+class Pages(NamedTuple):
+    """The text of a file, page by page, and what kind of file it is (a media type)."""
+
+    kind: str
+    texts: Sequence[str]
+
+
+def read(content: bytes) -> Pages:
+    """The pages of a file; raises `Unreadable`."""
+    if not content:
+        raise Unreadable("the file is empty")
+    if content.startswith(b"%PDF-"):
+        pages = Pages("application/pdf", _pdf(content))
+    elif content.startswith(b"PK\x03\x04"):
+        pages = Pages(_WORD, [_word(content)])
+    else:
+        pages = Pages("text/plain", _text(content))
+    if len(pages.texts) > MOST_PAGES:
+        raise Unreadable(f"the file has {len(pages.texts)} pages, more than {MOST_PAGES}")
+    return pages
+
+
+def _text(content: bytes) -> list[str]:
+    if len(content) > MOST_TEXT_BYTES:
+        raise Unreadable(f"a text file may have {MOST_TEXT_BYTES:,} bytes")
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        raise Unreadable("the file is neither PDF nor Word nor UTF-8 text") from None
+    if "\0" in text:
+        raise Unreadable("the file is neither PDF nor Word nor text")
+    if len(text) > MOST_CHARACTERS:
+        raise Unreadable(f"a text file may have {MOST_CHARACTERS:,} characters")
+    pages = text.split("\f")
+    return pages[:-1] if len(pages) > 1 and not pages[-1].strip() else pages
+
+
+def _pdf(content: bytes) -> list[str]:
+    try:
+        return _pdf_texts(pypdf.PdfReader(io.BytesIO(content)))
+    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
+        raise Unreadable(f"the PDF is damaged ({type(error).__name__})") from None
+
+
+def _pdf_texts(reader: pypdf.PdfReader) -> list[str]:
+    if reader.is_encrypted and not reader.decrypt(""):
+        raise Unreadable("the PDF is encrypted")
+    if len(reader.pages) > MOST_PAGES:
+        raise Unreadable(f"the PDF has {len(reader.pages)} pages, more than {MOST_PAGES}")
+    texts, room = [], MOST_CHARACTERS
+    for page in reader.pages:
+        texts.append(page.extract_text()[:room])
+        room -= len(texts[-1])
+    return texts or [""]
+
+
+def _word(content: bytes) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _check_archive(archive)
+        document = docx.Document(io.BytesIO(content))
+        parts = [paragraph.text for paragraph in document.paragraphs]
+        parts += [cell.text for table in document.tables for row in table.rows for cell in row.cells]
+    except Unreadable:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever a damaged archive makes lxml and python-docx raise
+        raise Unreadable(f"the Word document is damaged ({type(error).__name__})") from None
+    return "\n".join(parts)[:MOST_CHARACTERS]
+
+
+def _check_archive(archive: zipfile.ZipFile) -> None:
+    if "word/document.xml" not in archive.namelist():
+        raise Unreadable("the file is a ZIP archive and no Word document")
+    if sum(member.file_size for member in archive.infolist()) > _MOST_UNPACKED:
+        raise Unreadable(f"the Word document holds more than {_MOST_UNPACKED:,} bytes")

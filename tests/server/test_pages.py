@@ -1,0 +1,80 @@
+import io
+import zipfile
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.server import pages
+from service.server.pages import Unreadable, read
+from tests.server.documents import pdf, word
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"one page", ["one page"]),
+        ("Grüße \U0001f642".encode(), ["Grüße \U0001f642"]),
+        ("\ufeffmarked".encode(), ["marked"]),
+        ("wide".encode("utf-16"), ["wide"]),
+        (b"one\ftwo\fthree", ["one", "two", "three"]),
+        (b"one\ftwo\f\n", ["one", "two"]),
+    ],
+)
+def test_text_is_read_page_by_page(content: bytes, texts: list[str]) -> None:
+    assert read(content) == ("text/plain", texts)
+
+
+def test_a_pdf_is_read_page_by_page() -> None:
+    assert read(pdf(["The invoice is due", "A receipt"])) == ("application/pdf", ["The invoice is due", "A receipt"])
+
+
+def test_a_word_document_is_one_page() -> None:
+    kind, texts = read(word(["The invoice", "is due"]))
+    assert kind.endswith("wordprocessingml.document")
+    assert list(texts) == ["The invoice\nis due"]
+
+
+def archive(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in members.items():
+            made.writestr(name.replace("__", "/").replace("_xml", ".xml"), content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "empty"),
+        (b"\x89PNG\r\n\x1a\n\xff", "neither PDF nor Word"),
+        (b"text with \0", "neither PDF nor Word"),
+        (b"x" * (pages.MOST_TEXT_BYTES + 1), "bytes"),
+        (b"\f" * 301 + b"x", "302 pages"),
+        (b"%PDF-1.4 and nothing else", "damaged"),
+        (pdf(["x"] * 301), "301 pages"),
+        (pdf(["x"]).replace(b"/Contents", b"/Cantants").replace(b"/Kids", b"/Kods"), ""),
+        (archive(readme=b"x"), "no Word document"),
+        (archive(word__document_xml=b"<not xml"), "damaged"),
+        (archive(word__document_xml=b"0" * (65 * 2**20)), "holds more than"),
+        (b"PK\x03\x04 and nothing else", "damaged"),
+    ],
+)
+def test_what_cannot_be_read_says_why(content: bytes, why: str) -> None:
+    if not why:
+        assert read(content).texts == [""]
+        return
+    with pytest.raises(Unreadable, match=why):
+        read(content)
+
+
+GOOD = [pdf(["a page"]), word(["a page"]), "Grüße".encode()]
+
+
+@given(st.sampled_from(GOOD), st.integers(0, 10_000), st.binary(max_size=20))
+def test_whatever_is_damaged_is_read_or_refused(content: bytes, at: int, noise: bytes) -> None:
+    place = at % len(content)
+    damaged = content[:place] + noise + content[place + len(noise) // 2 :]
+    with suppress(Unreadable):
+        assert all(isinstance(text, str) for text in read(damaged).texts)
