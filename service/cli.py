@@ -179,6 +179,19 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
             help="A storage container to read training data from: a folder, or an Azure container with its signature.",
         ),
     ] = None,
+    aws_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID:SECRET",
+            envvar="LABELSTREAM_SERVE_AWS_KEY",
+            help="A key that requests to Amazon Comprehend may be signed with; better given in the environment.",
+        ),
+    ] = None,
+    comprehend_endpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help="Put this trained model behind an endpoint of Amazon Comprehend."),
+    ] = None,
+    s3_endpoint_url: Annotated[str | None, typer.Option(help="Where S3 is, if not at AWS.")] = None,
     documented_rates: Annotated[
         bool, typer.Option("--documented-rates", help="Throttle each API as its cloud documents it.")
     ] = False,
@@ -201,6 +214,9 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
         public_url=public_url,
         models=tuple(serving.Registration.parse(each) for each in model or ()),
         containers=tuple(container or ()),
+        aws_keys=tuple(aws_key or ()),
+        comprehend_endpoints=tuple(serving.Endpoint.parse(each) for each in comprehend_endpoint or ()),
+        s3_endpoint_url=s3_endpoint_url,
         documented_rates=documented_rates,
         requests_per_minute=requests_per_minute,
         least_job_seconds=least_job_seconds,

@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,13 +29,23 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from service.errors import Misconfigured, Unavailable
-from service.server import azure_language, content_understanding, content_understanding_analyzers, faults
+from service.server import (
+    azure_language,
+    comprehend,
+    comprehend_classifiers,
+    comprehend_endpoints,
+    comprehend_jobs,
+    content_understanding,
+    content_understanding_analyzers,
+    faults,
+)
 from service.server.backend import Backend
 from service.server.containers import Containers
 from service.server.faults import Faults
 from service.server.gateway import Gateway, Resource, Window, fault_route
 from service.server.jobs import Jobs, Work, alongside
 from service.server.models import Models
+from service.server.s3 import S3
 from service.server.store import Store
 from service.server.telemetry import Telemetry
 from service.server.training import Trainer
@@ -76,15 +86,32 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A trained model to put behind an endpoint of Amazon Comprehend."""
+
+    name: str
+    model: Path
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """An endpoint written NAME=FOLDER; raises `Misconfigured`."""
+        name, equals, model = text.partition("=")
+        if not (equals and model and re.fullmatch("[a-zA-Z0-9](-*[a-zA-Z0-9]){0,39}", name)):
+            raise Misconfigured(f"--comprehend-endpoint {text!r} is not NAME=FOLDER (tickets=models/tickets)")
+        return cls(name, Path(model))
+
+
+@dataclass(frozen=True, slots=True)
 class ServeOptions:
     """How to serve; raises `Misconfigured` where that would not be safe.
 
     `keys` are those that clients may use, one of which each request has to bring; there may be none on a loopback
     address. `port` 0 takes a free one. `plaintext` allows HTTP without TLS on other addresses. `public_url` is where
     clients reach the server when that is not what they write as Host (behind a proxy that ends TLS). `containers` are
-    where training data may be read, each NAME=FOLDER or NAME=URL. `documented_rates` throttles as the clouds document
-    it, `requests_per_minute` at a rate of one's own. `faults` is a file of rules, `allow_faults` opens /_faults. No job
-    is shown as done before `least_job_seconds`.
+    where training data may be read, each NAME=FOLDER or NAME=URL. `aws_keys` are those that may sign requests to Amazon
+    Comprehend, each ACCESS_KEY_ID:SECRET; `s3_endpoint_url` is where S3 is, if not at AWS. `documented_rates` throttles
+    as the clouds document it, `requests_per_minute` at a rate of one's own. `faults` is a file of rules, `allow_faults`
+    opens /_faults. No job is shown as done before `least_job_seconds`.
     """
 
     data: Path
@@ -97,6 +124,9 @@ class ServeOptions:
     public_url: str | None = None
     models: tuple[Registration, ...] = ()
     containers: tuple[str, ...] = field(default=(), repr=False)
+    aws_keys: tuple[str, ...] = field(default=(), repr=False)
+    comprehend_endpoints: tuple[Endpoint, ...] = ()
+    s3_endpoint_url: str | None = None
     documented_rates: bool = False
     requests_per_minute: int | None = None
     least_job_seconds: float = 0.0
@@ -138,19 +168,23 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
     At the end, requests under way are finished; jobs that are not done by then are done at the next start.
     """
     rules = faults.load(options.faults) if options.faults else ()
-    containers = Containers.parse(options.containers)
+    containers, secrets = Containers.parse(options.containers), _secrets(options.aws_keys)
     telemetry = Telemetry()
     models = Models(options.data / "models")
     async with Store.open(options.data) as store:
         await _deploy(options.models, models, store)
         with Trainer() as trainer:
-            backend = Backend(store, models, trainer, containers, options.documented_rates)
+            s3 = S3(options.s3_endpoint_url)
+            backend = Backend(store, models, trainer, containers, s3, options.documented_rates)
+            for endpoint in options.comprehend_endpoints:
+                classifier = await asyncio.to_thread(models.add, endpoint.model)
+                await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time())
             jobs = make_jobs(backend, telemetry, options.least_job_seconds)
             async with jobs.working():
                 keys = tuple(key.encode() for key in options.keys)
                 window = Window(options.requests_per_minute) if options.requests_per_minute else None
                 gateway = Gateway(keys, Faults(rules), telemetry, window, options.public_url)
-                routes = [*apis(backend, jobs, gateway), *health(store, telemetry)]
+                routes = [*apis(backend, jobs, gateway, secrets), *health(store, telemetry)]
                 if options.allow_faults:
                     routes.append(fault_route(gateway))
                 async with _listening(options, application(gateway, routes)) as url:
@@ -166,22 +200,46 @@ def make_jobs(
         content_understanding.KIND: partial(content_understanding.classify, backend=backend),
         content_understanding_analyzers.KIND: partial(content_understanding_analyzers.analyze, backend=backend),
     }
-    trainings: dict[str, Work] = {}
+    trainings: dict[str, Work] = {
+        comprehend_classifiers.KIND: partial(comprehend_classifiers.train, backend=backend, s3=backend.s3),
+        comprehend_jobs.KIND: partial(comprehend_jobs.classify, backend=backend, s3=backend.s3),
+    }
     return Jobs(backend.store, works, telemetry, least_seconds, trainings=trainings, clock=clock)
 
 
-def apis(backend: Backend, jobs: Jobs, gateway: Gateway) -> list[Route]:
-    """The paths of every API."""
+def apis(backend: Backend, jobs: Jobs, gateway: Gateway, aws_keys: Mapping[str, str] | None = None) -> list[Route]:
+    """The paths of every API; `aws_keys` are the secrets of those who may sign, by their access key ids."""
     return [
         *azure_language.Runtime(backend, jobs).routes(gateway),
         *content_understanding.Classifiers(backend, jobs).routes(gateway),
         *content_understanding_analyzers.Analyzers(backend, jobs).routes(gateway),
+        *_comprehend(backend, jobs, gateway, aws_keys or {}).routes(),
     ]
+
+
+def _comprehend(backend: Backend, jobs: Jobs, gateway: Gateway, aws_keys: Mapping[str, str]) -> comprehend.Front:
+    classifiers = comprehend_classifiers.Classifiers(backend, jobs)
+    actions = {
+        **classifiers.actions(),
+        **comprehend_endpoints.Endpoints(backend, jobs, classifiers).actions(),
+        **comprehend_jobs.ClassificationJobs(backend, jobs, classifiers).actions(),
+    }
+    return comprehend.Front(gateway, aws_keys, actions)
 
 
 def application(gateway: Gateway, routes: Sequence[Route]) -> ASGIApp:
     """The server as an ASGI application: its paths, and an answer for every other."""
     return Router(routes, redirect_slashes=False, default=Resource(gateway, "none", (), {}))
+
+
+def _secrets(keys: Iterable[str]) -> dict[str, str]:
+    secrets = {}
+    for key in keys:
+        access_key_id, colon, secret = key.partition(":")
+        if not (colon and _KEY.fullmatch(access_key_id) and _KEY.fullmatch(secret)):
+            raise Misconfigured("--aws-key is to be ACCESS_KEY_ID:SECRET")
+        secrets[access_key_id] = secret
+    return secrets
 
 
 async def _deploy(registrations: Sequence[Registration], models: Models, store: Store) -> None:

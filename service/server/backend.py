@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from service.server.containers import Containers
 from service.server.gateway import Window
 from service.server.models import Models
+from service.server.s3 import S3
 from service.server.store import Store
 from service.server.training import Trainer
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """State, models, the process that trains them, and where data to train on is read.
+    """State, models, the process that trains them, and where data is read.
 
     `documented_rates` says whether the request rates of the vendors' documentation are kept; sizes always are.
     """
@@ -20,6 +21,7 @@ class Backend:
     models: Models
     trainer: Trainer
     containers: Containers
+    s3: S3
     documented_rates: bool = False
 
     def window(self, limit: int, seconds: float) -> Window | None:

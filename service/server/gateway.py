@@ -131,7 +131,7 @@ class Call:
 
     async def body(self, most: int) -> bytes:
         """The request body; refuses one of more bytes with 413, without reading it to its end."""
-        return await _read(self.headers, self.receive, most)
+        return await read_body(self.headers, self.receive, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,15 +234,14 @@ class Resource:
         return await operation.handle(call)
 
     async def _faulty(self, operation: Operation, call: Call, fault: Rule) -> Response:
-        if fault.slow:
-            await asyncio.sleep(fault.slow)
+        await delay(fault)
         try:
             if fault.status is not None:
                 raise Refusal.plain(fault.status, retry_after=fault.retry_after)
             response = await self._handled(operation, call)
         except Refusal as refusal:
             response = refusal.response()
-        return _spoil(response, fault.body) if fault.body else response
+        return spoil(response, fault.body) if fault.body else response
 
     def _check_version(self, call: Call) -> None:
         if self._versions is not None and call.query.get("api-version") not in self._versions:
@@ -252,7 +251,14 @@ class Resource:
             raise Refusal(400, error)
 
 
-def _spoil(response: Response, how: Literal["html", "truncated", "empty"]) -> Response:
+async def delay(fault: Rule) -> None:
+    """Wait as a rule asks for."""
+    if fault.slow:
+        await asyncio.sleep(fault.slow)
+
+
+def spoil(response: Response, how: Literal["html", "truncated", "empty"]) -> Response:
+    """An answer whose body is not what it should be."""
     if how == "html":
         response.body = _HTML
         response.headers["content-type"] = "text/html"
@@ -262,7 +268,8 @@ def _spoil(response: Response, how: Literal["html", "truncated", "empty"]) -> Re
     return response
 
 
-async def _read(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
+    """A request's body; refuses one of more bytes with 413, without reading it to its end."""
     declared = headers.get(b"content-length", b"")
     size = int(declared[:20]) if declared.isdigit() else 0
     chunks: list[bytes] = []
@@ -291,7 +298,7 @@ def fault_route(gateway: Gateway) -> Route:
             return Response(status_code=204)
         if request.method == "PUT":
             try:
-                given = await _read(headers, request.receive, MOST_FAULTS)
+                given = await read_body(headers, request.receive, MOST_FAULTS)
                 gateway.faults.replace(parse(orjson.loads(given)))
             except Refusal as refusal:
                 return refusal.response()

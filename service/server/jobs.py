@@ -124,13 +124,20 @@ class Jobs:
             await asyncio.to_thread(threads.shutdown)
 
     async def submit(
-        self, kind: str, about: bytes, request: bytes, fault: Rule | None = None, lifetime: float = LIFETIME
+        self,
+        kind: str,
+        about: bytes,
+        request: bytes,
+        fault: Rule | None = None,
+        *,
+        lifetime: float = LIFETIME,
+        job_id: str | None = None,
     ) -> Job:
         """Accept a job, to be kept for `lifetime` seconds: it is on disk when this returns. Raises `Unavailable`."""
         now = self.clock()
         slow = fault.job_seconds if fault and fault.job == "slow" else 0.0
         job = Job(
-            id=new_id(),
+            id=job_id or new_id(),
             kind=kind,
             state=State.WAITING,
             created=now,

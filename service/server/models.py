@@ -12,7 +12,7 @@ class Models:
     """The models in a folder, by digest; each is loaded once, when it is first asked for. Safe to use from threads."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._loaded: dict[str, Classifier] = {}
         self._loading = threading.Lock()
 
@@ -22,7 +22,7 @@ class Models:
             classifier = Classifier.load(source)
         except ModelError as error:
             raise Misconfigured(str(error)) from None
-        file = self._folder / classifier.digest / FILE_NAME
+        file = self.folder / classifier.digest / FILE_NAME
         try:
             archive.write(file, (source / FILE_NAME if source.is_dir() else source).read_bytes())
         except OSError as error:
@@ -32,12 +32,12 @@ class Models:
 
     def has(self, digest: str) -> bool:
         """Whether the folder holds a model."""
-        return (self._folder / digest / FILE_NAME).is_file()
+        return (self.folder / digest / FILE_NAME).is_file()
 
     def get(self, digest: str) -> Classifier:
         """A model of the folder; raises `ModelError`."""
         if (classifier := self._loaded.get(digest)) is None:
             with self._loading:
                 if (classifier := self._loaded.get(digest)) is None:
-                    classifier = self._loaded[digest] = Classifier.load(self._folder / digest)
+                    classifier = self._loaded[digest] = Classifier.load(self.folder / digest)
         return classifier

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from service.server.faults import Faults, parse
 from service.server.gateway import Gateway, Window, fault_route
 from service.server.jobs import Jobs
 from service.server.models import Models
+from service.server.s3 import S3
 from service.server.store import Store
 from service.server.telemetry import Telemetry
 from service.server.training import Trainer
@@ -131,6 +132,8 @@ def serve(models: Path, trainer: Trainer, tmp_path: Path) -> Serve:
         folder: Path = tmp_path / "data",
         clock: Clock | None = None,
         containers: Sequence[str] = (),
+        s3: str | None = None,
+        aws_keys: Mapping[str, str] | None = None,
         documented_rates: bool = False,
         **more: Any,
     ) -> AsyncIterator[Server]:
@@ -139,10 +142,12 @@ def serve(models: Path, trainer: Trainer, tmp_path: Path) -> Serve:
             for name in ("tickets", "topics"):
                 classifier = kept.add(models / name)
                 await store.deploy(name, "production", classifier.task, classifier.digest)
-            backend = Backend(store, kept, trainer, Containers.parse(containers), documented_rates)
+            backend = Backend(store, kept, trainer, Containers.parse(containers), S3(s3), documented_rates)
             jobs = make_jobs(backend, telemetry, clock=clock, **more)
             gateway = Gateway([key.encode() for key in keys], Faults(parse(faults)), telemetry, window, public_url=None)
-            app = application(gateway, [*apis(backend, jobs, gateway), fault_route(gateway), *health(store, telemetry)])
+            app = application(
+                gateway, [*apis(backend, jobs, gateway, aws_keys), fault_route(gateway), *health(store, telemetry)]
+            )
             headers = {"Ocp-Apim-Subscription-Key": KEY}
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://server:8080", headers=headers) as client:

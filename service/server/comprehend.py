@@ -1,0 +1,273 @@
+"""Amazon Comprehend, custom classification (2017-11-27): AWS JSON 1.1 at `POST /`, by `X-Amz-Target`.
+
+Served: CreateDocumentClassifier, DescribeDocumentClassifier, ListDocumentClassifiers, ListDocumentClassifierSummaries,
+StopTrainingDocumentClassifier, DeleteDocumentClassifier (`comprehend_classifiers`); CreateEndpoint, DescribeEndpoint,
+UpdateEndpoint, ListEndpoints, DeleteEndpoint and ClassifyDocument (`comprehend_endpoints`);
+StartDocumentClassificationJob, DescribeDocumentClassificationJob, ListDocumentClassificationJobs (`comprehend_jobs`).
+
+Who may ask: requests are signed (`sigv4`) with a key of `--aws-key`. Without any, requests are let in unsigned if the
+server asks for no other key either (on loopback), and else refused.
+
+Behaviour chosen where the service's is not documented:
+
+* Errors are told twice, in the body and in `x-amzn-ErrorType`, as clients look at either; all but the server's own
+  failures are 400.
+* The account in an ARN is of no account: resources are found by their names, whatever account and region a client
+  writes. Ours is 000000000000, the region that which the request was signed for.
+* Anything of the wrong type or form is a ValidationException; what is well formed and makes no sense an
+  InvalidRequestException.
+* Roles, keys of KMS, networks, policies and languages are kept and told, and nothing is done with them.
+
+Not done: every other operation (prebuilt analyses, entity recognizers, flywheels, datasets, tags, imports); documents
+that have to be read from images; the request rates of the control plane.
+"""
+
+import base64
+import binascii
+import math
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import orjson
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from service.errors import Unavailable
+from service.server import sigv4
+from service.server.faults import Operation as OperationName
+from service.server.faults import Rule
+from service.server.gateway import Gateway, Refusal, Resource, delay, read_body, spoil
+
+ACCOUNT = "000000000000"
+MOST_BYTES = 16 * 2**20  # ten megabytes in base64, and what is around them
+PAGE = 100
+_TARGET = re.compile(rb"Comprehend_20171127\.([A-Za-z]{1,64})")
+_JSON = "application/x-amz-json-1.1"
+_STATUSES = {429: "ThrottlingException", 403: "AccessDeniedException", 401: "UnrecognizedClientException"}
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Failure(Exception):
+    """An answer other than the one asked for: `code` is the name of the exception in the API."""
+
+    def __init__(self, code: str, message: str, status: int = 400, **more: object) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+        self.more = more
+
+
+class Call(NamedTuple):
+    """A request that was let in: what it says, its region, and the rule with a say in what comes of it."""
+
+    given: Mapping[str, Any]
+    region: str
+    fault: Rule | None
+
+
+class Action(NamedTuple):
+    """What an operation does; `kind` is what fault rules and metrics call it."""
+
+    kind: OperationName
+    does: Callable[[Call], Awaitable[Mapping[str, Any]]]
+
+
+class Front:
+    """The one path of the API, as an ASGI application."""
+
+    def __init__(self, gateway: Gateway, secrets: Mapping[str, str], actions: Mapping[str, Action]) -> None:
+        self._gateway = gateway
+        self._secrets = secrets
+        self._actions = actions
+        self._nothing = Resource(gateway, "none", (), {})
+
+    def routes(self) -> list[Route]:
+        """The path."""
+        return [Route("/", self)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, whatever happens."""
+        if scope["method"] != "POST":
+            await self._nothing(scope, receive, send)
+            return
+        began, name = time.perf_counter(), "unknown"
+        headers = dict(scope["headers"])
+        target = _TARGET.fullmatch(headers.get(b"x-amz-target", b""))
+        action = self._actions.get(target[1].decode()) if target else None
+        if action is not None:
+            name = action.kind
+        try:
+            response = await self._respond(action, scope, headers, receive)
+        except Failure as failure:
+            response = _refused(failure)
+        except Unavailable:
+            response = _refused(Failure("InternalServerException", "The server cannot keep what it is asked to.", 500))
+        except ClientDisconnect:
+            response = _refused(Failure("RequestTimeoutException", "The request did not come to its end."))
+        except Exception:  # whatever it was, the client gets an answer and the operator the traceback
+            log.exception("request_failed", operation=name)
+            response = _refused(Failure("InternalServerException", "Something went wrong here.", 500))
+        response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
+        telemetry = self._gateway.telemetry
+        telemetry.requests.labels("comprehend", name, str(response.status_code)).inc()
+        telemetry.request_seconds.labels("comprehend", name).observe(time.perf_counter() - began)
+        await response(scope, receive, send)
+
+    async def _respond(
+        self, action: Action | None, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive
+    ) -> Response:
+        gateway = self._gateway
+        try:
+            body = await read_body(headers, receive, MOST_BYTES)
+        except Refusal:
+            raise Failure("RequestEntityTooLargeException", "The request is too large.", 413) from None
+        self._let_in(scope, headers, body)
+        if action is None:
+            raise Failure("UnknownOperationException", "There is no such operation.")
+        if gateway.window and gateway.window.admit(time.monotonic()):
+            raise Failure("ThrottlingException", "Rate exceeded")
+        fault = gateway.faults.next("comprehend", action.kind)
+        if fault is None:
+            return _answer(await action.does(Call(_object(body), sigv4.region(headers), None)))
+        gateway.telemetry.faults.labels("comprehend", action.kind).inc()
+        await delay(fault)
+        try:
+            response = _answer(await self._struck(action, Call(_object(body), sigv4.region(headers), fault), fault))
+        except Failure as failure:
+            response = _refused(failure)
+        return spoil(response, fault.body) if fault.body else response
+
+    async def _struck(self, action: Action, call: Call, fault: Rule) -> Mapping[str, Any]:
+        if fault.status is None:
+            return await action.does(call)
+        code = _STATUSES.get(fault.status, "InternalServerException")
+        raise Failure(code, "Rate exceeded" if fault.status == 429 else "A fault rule says so.", fault.status)
+
+    def _let_in(self, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        if not self._secrets:
+            if self._gateway.keys:
+                raise Failure(
+                    "UnrecognizedClientException", "This server has no AWS key: its operator gives --aws-key."
+                )
+            return
+        try:
+            sigv4.check(
+                self._secrets,
+                method=scope["method"],
+                path=scope["path"],
+                query=scope["query_string"],
+                headers=headers,
+                body=body,
+                now=time.time(),
+            )
+        except sigv4.Unsigned as error:
+            raise Failure(error.code, error.message) from None
+
+
+def _answer(content: Mapping[str, Any]) -> Response:
+    return Response(orjson.dumps(content), media_type=_JSON)
+
+
+def _refused(failure: Failure) -> Response:
+    body = {"__type": failure.code, "Message": failure.message, "message": failure.message, **failure.more}
+    return Response(orjson.dumps(body), failure.status, {"x-amzn-ErrorType": failure.code}, _JSON)
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        given = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError:
+        given = None
+    if not isinstance(given, dict):
+        raise Failure("SerializationException", "The request is not a JSON object.")
+    return given
+
+
+# What requests say, and what they may ------------------------------------------------------------
+
+
+def invalid(message: str) -> Failure:
+    """A parameter of the wrong type or form."""
+    return Failure("ValidationException", message)
+
+
+def text(given: Mapping[str, Any], name: str, form: str = r".+", most: int = 2048) -> str | None:
+    """A string, if it is there; raises `Failure`."""
+    value = given.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > most or not re.fullmatch(form, value, re.DOTALL):
+        raise invalid(f"{name} does not have the form that it is to have.")
+    return value
+
+
+def needed(value: T | None, name: str) -> T:
+    """A parameter that has to be there; raises `Failure`."""
+    if value is None:
+        raise invalid(f"{name} is missing.")
+    return value
+
+
+def number(given: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
+    """A whole number, if it is there; raises `Failure`."""
+    value = given.get(name)
+    if value is not None and (type(value) is not int or not least <= value <= most):
+        raise invalid(f"{name} is to be a whole number from {least} to {most}.")
+    return value
+
+
+def branch(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A structure, empty if it is not there; raises `Failure`."""
+    value = given.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid(f"{name} is to be a structure.")
+    return value
+
+
+def arn(region: str, kind: str, name: str) -> str:
+    """The ARN of a resource of ours."""
+    return f"arn:aws:comprehend:{region}:{ACCOUNT}:{kind}/{name}"
+
+
+def named(given: Mapping[str, Any], parameter: str, kind: str, form: str) -> str | None:
+    """The name in an ARN, if it is there; raises `Failure`."""
+    value = text(given, parameter)
+    if value is None:
+        return None
+    found = re.fullmatch(rf"arn:aws(?:-[a-z]+)*:comprehend:[a-z0-9-]+:(?:[0-9]{{12}}|aws):(?:{kind})/({form})", value)
+    if found is None:
+        raise invalid(f"{parameter} is not the ARN of what it is to be.")
+    return found[1]
+
+
+def page(given: Mapping[str, Any], found: Sequence[T]) -> tuple[Sequence[T], dict[str, str]]:
+    """The part of a list that is asked for, and the token for what follows, if anything does; raises `Failure`."""
+    most = number(given, "MaxResults", 1, 500) or PAGE
+    begin = 0
+    if (token := text(given, "NextToken")) is not None:
+        try:
+            begin = int(base64.urlsafe_b64decode(token))
+        except (binascii.Error, ValueError):
+            raise invalid("NextToken is none of ours.") from None
+    end = begin + most
+    after = {"NextToken": base64.urlsafe_b64encode(b"%d" % end).decode()} if end < len(found) else {}
+    return found[max(0, begin) : end], after
+
+
+def between(given: Mapping[str, Any], before: str, after: str, moment: float) -> bool:
+    """Whether a moment is in the time that a filter names; raises `Failure`."""
+    bounds = given.get(before, math.inf), given.get(after, -math.inf)
+    if not all(isinstance(bound, int | float) for bound in bounds):
+        raise invalid(f"{before} and {after} are to be times.")
+    return bool(bounds[1] < moment < bounds[0])

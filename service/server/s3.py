@@ -1,0 +1,94 @@
+"""Objects in S3 that Comprehend's trainings and jobs read and write; for threads, not for the event loop.
+
+The credentials are the operator's, wherever the AWS SDKs find them; `--s3-endpoint-url` names an address that is not
+AWS's.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+LARGEST = 512 * 2**20
+"""Bytes that are read for one training or job; the service takes 5 GB, which do not fit here."""
+
+_URI = re.compile(r"s3://([a-z0-9][.\-a-z0-9]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
+
+
+class ObjectError(Exception):
+    """Objects cannot be read or written; the message says which and why."""
+
+
+class Object(NamedTuple):
+    """An object: its key, and what it holds."""
+
+    key: str
+    content: bytes
+
+
+class S3:
+    """An object store, as the operator has it."""
+
+    def __init__(self, endpoint_url: str | None = None) -> None:
+        self._endpoint_url = endpoint_url
+        self._made: Any = None
+        self._making = threading.Lock()
+
+    def read(self, uri: str) -> Iterator[Object]:
+        """The object of an URI, or all whose keys begin with it; raises `ObjectError`."""
+        bucket, prefix = split(uri)
+        room, found = LARGEST, False
+        try:
+            for page in self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for listed in page.get("Contents", ()):
+                    room -= listed["Size"]
+                    if room < 0:
+                        raise ObjectError(f"{uri}: more than {LARGEST:,} bytes")
+                    if listed["Key"].endswith("/"):
+                        continue
+                    found = True
+                    yield Object(
+                        listed["Key"], self._client().get_object(Bucket=bucket, Key=listed["Key"])["Body"].read()
+                    )
+        except (BotoCoreError, ClientError) as error:
+            raise ObjectError(f"{uri} cannot be read: {_reason(error)}") from None
+        if not found:
+            raise ObjectError(f"{uri}: there is no such object")
+
+    def write(self, uri: str, content: bytes) -> None:
+        """Put an object; raises `ObjectError`."""
+        bucket, key = split(uri)
+        try:
+            self._client().put_object(Bucket=bucket, Key=key, Body=content)
+        except (BotoCoreError, ClientError) as error:
+            raise ObjectError(f"{uri} cannot be written: {_reason(error)}") from None
+
+    def _client(self) -> Any:
+        with self._making:
+            if self._made is None:
+                session = botocore.session.get_session()
+                region = None if session.get_config_variable("region") else "us-east-1"
+                config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=60)
+                try:
+                    self._made = session.create_client(
+                        "s3", endpoint_url=self._endpoint_url, region_name=region, config=config
+                    )
+                except (BotoCoreError, ValueError) as error:
+                    raise ObjectError(f"S3 cannot be asked: {type(error).__name__}") from None
+        return self._made
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of an URI; raises `ObjectError`."""
+    found = _URI.fullmatch(uri)
+    if found is None:
+        raise ObjectError(f"{uri!r} is not s3://BUCKET/KEY")
+    return found[1], found[2] or ""
+
+
+def _reason(error: BotoCoreError | ClientError) -> str:
+    return str(error.response["Error"].get("Code")) if isinstance(error, ClientError) else type(error).__name__

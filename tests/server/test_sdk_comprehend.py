@@ -1,0 +1,351 @@
+"""boto3 against the server, with S3 by moto: every operation that is served, as a user would call it."""
+
+import gzip
+import io
+import json
+import os
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from moto.server import ThreadedMotoServer
+
+from service.model.examples import Example
+from tests.server.conftest import BILLING, CRASH, KEY, MULTI, SINGLE, process
+from tests.server.documents import pdf, word
+
+AWS_KEY, AWS_SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+ROLE = "arn:aws:iam::111122223333:role/data"
+BUCKET = "tickets"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[tuple[str, Any]]:
+    moto = ThreadedMotoServer(port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    url = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
+    )
+    client.create_bucket(Bucket=BUCKET)
+    yield url, client
+    client.close()
+    moto.stop()
+
+
+@contextmanager
+def served(data: Path, s3_url: str, *options: str) -> Iterator[str]:
+    given = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "LABELSTREAM_SERVE_AWS_KEY": f"{AWS_KEY}:{AWS_SECRET}",
+    }
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        with process(data, "--s3-endpoint-url", s3_url, *options) as (url, _):
+            yield url
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def comprehend(url: str, secret: str = AWS_SECRET, **more: Any) -> Any:
+    return boto3.client(
+        "comprehend",
+        endpoint_url=url,
+        region_name="eu-west-1",
+        aws_access_key_id=AWS_KEY,
+        aws_secret_access_key=secret,
+        config=Config(retries={"total_max_attempts": 1, "mode": "standard"}),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, models: Path, s3: tuple[str, Any]) -> Iterator[str]:
+    endpoint = ("--comprehend-endpoint", f"ready={models / 'tickets'}")
+    with served(tmp_path_factory.mktemp("comprehend"), s3[0], *endpoint) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Any]:
+    client = comprehend(url)
+    yield client
+    client.close()
+
+
+def table(rows: list[Example], delimiter: str = "|") -> bytes:
+    lines = (f'"{delimiter.join(row.labels) or "none"}","{row.text}"' for row in rows for _ in range(3))
+    return "\r\n".join(lines).encode()
+
+
+def until(ask: Any, wanted: set[str], unwanted: set[str]) -> dict[str, Any]:
+    for _ in range(1200):
+        shown: dict[str, Any] = ask()
+        status = shown.get("Status") or shown["JobStatus"]
+        if status in wanted:
+            return shown
+        assert status not in unwanted, shown
+        time.sleep(0.05)
+    raise AssertionError(shown)
+
+
+def trained(client: Any, name: str, key: str, mode: str = "MULTI_CLASS", **more: Any) -> dict[str, Any]:
+    config = {"S3Uri": f"s3://{BUCKET}/{key}"}
+    made = client.create_document_classifier(
+        DocumentClassifierName=name,
+        DataAccessRoleArn=ROLE,
+        LanguageCode="en",
+        Mode=mode,
+        InputDataConfig={**config, **more.pop("config", {})},
+        **more,
+    )
+    arn = made["DocumentClassifierArn"]
+    return until(
+        lambda: client.describe_document_classifier(DocumentClassifierArn=arn)["DocumentClassifierProperties"],
+        {"TRAINED", "TRAINED_WITH_WARNING"},
+        {"IN_ERROR", "STOPPED"},
+    )
+
+
+def member(client: Any, uri: str) -> bytes:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(content))) as archive:
+        (found,) = archive.getmembers()
+        file = archive.extractfile(found)
+        assert file is not None
+        return file.read()
+
+
+def code(refused: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
+    response = refused.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_a_classifier_is_trained_put_into_service_asked_and_deleted(client: Any, s3: tuple[str, Any]) -> None:
+    s3[1].put_object(Bucket=BUCKET, Key="train/single.csv", Body=table(SINGLE))
+    shown = trained(client, "single", "train/single.csv", OutputDataConfig={"S3Uri": f"s3://{BUCKET}/out"})
+    assert shown["ClassifierMetadata"]["NumberOfLabels"] == 3
+    assert shown["ClassifierMetadata"]["EvaluationMetrics"]["Accuracy"] > 0.5
+    confusion = json.loads(member(s3[1], shown["OutputDataConfig"]["S3Uri"]))
+    assert confusion["labels"] == ["account", "billing", "crash"]
+    assert sum(map(sum, confusion["confusion_matrix"])) == shown["ClassifierMetadata"]["NumberOfTestDocuments"]
+    arn = shown["DocumentClassifierArn"]
+    made = client.create_endpoint(EndpointName="e1", ModelArn=arn, DesiredInferenceUnits=100, ClientRequestToken="t")
+    again = client.create_endpoint(EndpointName="e1", ModelArn=arn, DesiredInferenceUnits=100, ClientRequestToken="t")
+    assert made["EndpointArn"] == again["EndpointArn"]
+    for endpoint in (made["EndpointArn"], made["EndpointArn"].replace("document-classifier-endpoint", "endpoint")):
+        answer = client.classify_document(EndpointArn=endpoint, Text=BILLING)
+        assert answer["Classes"][0]["Name"] == "billing"
+        assert 0 < answer["Classes"][0]["Score"] <= 1
+    properties = client.describe_endpoint(EndpointArn=made["EndpointArn"])["EndpointProperties"]
+    assert (properties["Status"], properties["CurrentInferenceUnits"], properties["ModelArn"]) == (
+        "IN_SERVICE",
+        100,
+        arn,
+    )
+    client.update_endpoint(EndpointArn=made["EndpointArn"], DesiredInferenceUnits=2)
+    listed = client.list_endpoints(Filter={"ModelArn": arn})["EndpointPropertiesList"]
+    assert [(one["EndpointArn"], one["DesiredInferenceUnits"]) for one in listed] == [(made["EndpointArn"], 2)]
+    with pytest.raises(ClientError) as refused:
+        client.delete_document_classifier(DocumentClassifierArn=arn)
+    assert code(refused) == ("ResourceInUseException", 400)
+    client.delete_endpoint(EndpointArn=made["EndpointArn"])
+    client.delete_document_classifier(DocumentClassifierArn=arn)
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.describe_document_classifier(DocumentClassifierArn=arn)
+
+
+def test_labels_that_apply_are_learnt_from_a_manifest_and_a_table(client: Any, s3: tuple[str, Any]) -> None:
+    rows = []
+    for row in MULTI:
+        about = {str(n): label for n, label in enumerate(row.labels)}
+        rows.append({"source": row.text, "job": list(map(int, about)), "job-metadata": {"class-map": about}})
+    s3[1].put_object(Bucket=BUCKET, Key="manifest.jsonl", Body="\n".join(map(json.dumps, rows)).encode())
+    manifest = {
+        "DataFormat": "AUGMENTED_MANIFEST",
+        "AugmentedManifests": [{"S3Uri": f"s3://{BUCKET}/manifest.jsonl", "AttributeNames": ["job"]}],
+    }
+    s3[1].put_object(Bucket=BUCKET, Key="test.csv", Body=table(MULTI[:9], ":"))
+    from_manifest = trained(client, "multi", "unused", "MULTI_LABEL", config=manifest)
+    assert from_manifest["ClassifierMetadata"]["NumberOfLabels"] == 3
+    s3[1].put_object(Bucket=BUCKET, Key="multi.csv", Body=table(MULTI, ":"))
+    given = {"LabelDelimiter": ":", "TestS3Uri": f"s3://{BUCKET}/test.csv"}
+    output = {"S3Uri": f"s3://{BUCKET}/out"}
+    shown = trained(client, "multi-table", "multi.csv", "MULTI_LABEL", config=given, OutputDataConfig=output)
+    assert shown["ClassifierMetadata"]["NumberOfTestDocuments"] == 27
+    confusion = json.loads(member(s3[1], shown["OutputDataConfig"]["S3Uri"]))
+    assert [sum(map(sum, one)) for one in confusion["confusion_matrix"]] == [27] * len(confusion["labels"])
+    arn = shown["DocumentClassifierArn"]
+    endpoint = client.create_endpoint(EndpointName="multi", ModelArn=arn, DesiredInferenceUnits=50)["EndpointArn"]
+    answer = client.classify_document(EndpointArn=endpoint, Text=f"{BILLING} and {CRASH}")
+    assert "Classes" not in answer
+    assert {one["Name"] for one in answer["Labels"]} >= {"billing", "crash"}
+    client.delete_endpoint(EndpointArn=endpoint)
+
+
+def test_a_job_reads_documents_from_s3_and_writes_its_predictions_there(client: Any, s3: tuple[str, Any]) -> None:
+    s3[1].put_object(Bucket=BUCKET, Key="train/for-jobs.csv", Body=table(SINGLE))
+    arn = trained(client, "for-jobs", "train/for-jobs.csv")["DocumentClassifierArn"]
+    s3[1].put_object(Bucket=BUCKET, Key="in/lines.txt", Body=f"{BILLING}\n{CRASH}\r\n\n".encode())
+    for name, text in (("a.txt", BILLING), ("b.txt", CRASH)):
+        s3[1].put_object(Bucket=BUCKET, Key=f"files/{name}", Body=text.encode())
+
+    def start(source: str, form: str, **more: str) -> dict[str, Any]:
+        begun: dict[str, Any] = client.start_document_classification_job(
+            DocumentClassifierArn=arn,
+            DataAccessRoleArn=ROLE,
+            InputDataConfig={"S3Uri": f"s3://{BUCKET}/{source}", "InputFormat": form},
+            OutputDataConfig={"S3Uri": f"s3://{BUCKET}/predictions"},
+            **more,
+        )
+        return begun
+
+    def done(begun: dict[str, Any]) -> dict[str, Any]:
+        def ask() -> dict[str, Any]:
+            shown: dict[str, Any] = client.describe_document_classification_job(JobId=begun["JobId"])
+            found: dict[str, Any] = shown["DocumentClassificationJobProperties"]
+            return found
+
+        return until(ask, {"COMPLETED", "FAILED"}, set())
+
+    begun = start("in/lines.txt", "ONE_DOC_PER_LINE", JobName="lines", ClientRequestToken="one")
+    assert (
+        start("in/lines.txt", "ONE_DOC_PER_LINE", JobName="lines", ClientRequestToken="one")["JobId"] == begun["JobId"]
+    )
+    assert len(begun["JobId"]) == 32
+    shown = done(begun)
+    assert (shown["JobStatus"], shown["JobName"]) == ("COMPLETED", "lines")
+    assert shown["OutputDataConfig"]["S3Uri"].endswith(f"-CLN-{begun['JobId']}/output/output.tar.gz")
+    lines = [json.loads(line) for line in member(s3[1], shown["OutputDataConfig"]["S3Uri"]).splitlines()]
+    assert [(one["File"], one["Line"]) for one in lines] == [("lines.txt", "0"), ("lines.txt", "1"), ("lines.txt", "2")]
+    assert [one["Classes"][0]["Name"] for one in lines[:2]] == ["billing", "crash"]
+    assert lines[2]["ErrorCode"] == "INVALID_INPUT"
+    files = done(start("files/", "ONE_DOC_PER_FILE"))
+    found = [json.loads(line) for line in member(s3[1], files["OutputDataConfig"]["S3Uri"]).splitlines()]
+    assert [(one["File"], one["Classes"][0]["Name"]) for one in found] == [("a.txt", "billing"), ("b.txt", "crash")]
+    missing = done(start("nowhere/", "ONE_DOC_PER_LINE"))
+    assert missing["JobStatus"] == "FAILED"
+    assert "no such object" in missing["Message"]
+    pages = client.get_paginator("list_document_classification_jobs").paginate(PaginationConfig={"PageSize": 2})
+    listed = [one for page in pages for one in page["DocumentClassificationJobPropertiesList"]]
+    assert [one["JobStatus"] for one in listed] == ["FAILED", "COMPLETED", "COMPLETED"]
+    named = client.list_document_classification_jobs(Filter={"JobName": "lines"})
+    assert len(named["DocumentClassificationJobPropertiesList"]) == 1
+    with pytest.raises(client.exceptions.JobNotFoundException):
+        client.describe_document_classification_job(JobId="0" * 32)
+
+
+def test_documents_come_as_text_or_as_bytes(client: Any) -> None:
+    arn = "arn:aws:comprehend:us-west-2:999999999999:document-classifier-endpoint/ready"
+    for content, kind in (
+        (BILLING.encode(), "PLAIN_TEXT"),
+        (pdf([BILLING]), "NATIVE_PDF"),
+        (word([BILLING]), "MS_WORD"),
+    ):
+        answer = client.classify_document(EndpointArn=arn, Bytes=content)
+        assert (answer["Classes"][0]["Name"], answer["Classes"][0]["Page"]) == ("billing", 1)
+        assert answer["DocumentType"] == [{"Page": 1, "Type": kind}]
+        assert answer["DocumentMetadata"]["Pages"] == 1
+    for content, reason in ((pdf(["a", "b"]), "PAGE_LIMIT_EXCEEDED"), (b"\x89PNG\xff", "UNSUPPORTED_DOC_TYPE")):
+        with pytest.raises(client.exceptions.InvalidRequestException) as refused:
+            client.classify_document(EndpointArn=arn, Bytes=content)
+        assert refused.value.response["Reason"] == "INVALID_DOCUMENT"
+        assert refused.value.response["Detail"]["Reason"] == reason
+    with pytest.raises(client.exceptions.TextSizeLimitExceededException):
+        client.classify_document(EndpointArn=arn, Text="ä" * 5_001)
+    assert client.classify_document(EndpointArn=arn, Text="a" * 10_000)["Classes"]
+
+
+def test_inference_units_throttle(client: Any, s3: tuple[str, Any]) -> None:
+    s3[1].put_object(Bucket=BUCKET, Key="train/slow.csv", Body=table(SINGLE))
+    arn = trained(client, "slow", "train/slow.csv")["DocumentClassifierArn"]
+    endpoint = client.create_endpoint(EndpointName="slow", ModelArn=arn, DesiredInferenceUnits=1)["EndpointArn"]
+    refused, answered = [], 0
+    for _ in range(10):
+        try:
+            client.classify_document(EndpointArn=endpoint, Text="short")
+            answered += 1
+        except ClientError as error:
+            refused.append(error.response["Error"]["Code"])
+    assert answered >= 2
+    assert refused == ["ThrottlingException"] * (10 - answered)
+    assert len(refused) >= 5
+    client.delete_endpoint(EndpointArn=endpoint)
+
+
+def test_trainings_fail_stop_and_are_listed(client: Any, s3: tuple[str, Any]) -> None:
+    s3[1].put_object(Bucket=BUCKET, Key="bad.csv", Body=b"label without text\n")
+    with pytest.raises(AssertionError, match="two columns"):
+        trained(client, "bad", "bad.csv")
+    s3[1].put_object(Bucket=BUCKET, Key="train/many.csv", Body=table(SINGLE * 40))
+    given = {
+        "DataAccessRoleArn": ROLE,
+        "LanguageCode": "en",
+        "InputDataConfig": {"S3Uri": f"s3://{BUCKET}/train/many.csv"},
+    }
+    made = client.create_document_classifier(DocumentClassifierName="many", VersionName="v1", **given)
+    arn = made["DocumentClassifierArn"]
+    assert arn.endswith(":document-classifier/many/version/v1")
+    client.stop_training_document_classifier(DocumentClassifierArn=arn)
+    shown = client.describe_document_classifier(DocumentClassifierArn=arn)["DocumentClassifierProperties"]
+    assert shown["Status"] in {"STOPPED", "TRAINED", "TRAINED_WITH_WARNING"}
+    with pytest.raises(client.exceptions.ResourceInUseException):
+        client.create_document_classifier(DocumentClassifierName="many", VersionName="v1", **given)
+    failed = client.list_document_classifiers(Filter={"Status": "IN_ERROR"})["DocumentClassifierPropertiesList"]
+    assert [one["DocumentClassifierArn"].rpartition("/")[2] for one in failed] == ["bad"]
+    summaries = client.list_document_classifier_summaries()["DocumentClassifierSummariesList"]
+    assert {"DocumentClassifierName": "many", "NumberOfVersions": 1, "LatestVersionName": "v1"}.items() <= next(
+        one.items() for one in summaries if one["DocumentClassifierName"] == "many"
+    )
+
+
+def test_who_may_not_ask_and_what_is_not_there(url: str, client: Any) -> None:
+    stranger = comprehend(url, "wrong")
+    with pytest.raises(ClientError) as refused:
+        stranger.list_endpoints()
+    assert code(refused) == ("InvalidSignatureException", 400)
+    stranger.close()
+    with pytest.raises(ClientError) as refused:
+        client.detect_sentiment(Text="x", LanguageCode="en")
+    assert code(refused) == ("UnknownOperationException", 400)
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.classify_document(
+            EndpointArn="arn:aws:comprehend:eu-west-1:111122223333:document-classifier-endpoint/nobody", Text="x"
+        )
+    for wrong in ("nonsense", "arn:aws:comprehend:eu-west-1:111122223333:entity-recognizer/x"):
+        with pytest.raises(ClientError) as refused:
+            client.classify_document(EndpointArn=wrong, Text="x")
+        assert code(refused) == ("ValidationException", 400)
+
+
+def test_what_was_made_survives_a_restart(tmp_path: Path, s3: tuple[str, Any]) -> None:
+    s3[1].put_object(Bucket=BUCKET, Key="train/again.csv", Body=table(SINGLE))
+    with served(tmp_path, s3[0]) as url:
+        client = comprehend(url)
+        arn = trained(client, "again", "train/again.csv")["DocumentClassifierArn"]
+        endpoint = client.create_endpoint(EndpointName="again", ModelArn=arn, DesiredInferenceUnits=9)["EndpointArn"]
+        client.close()
+    with served(tmp_path, s3[0]) as url:
+        client = comprehend(url)
+        assert client.classify_document(EndpointArn=endpoint, Text=BILLING)["Classes"][0]["Name"] == "billing"
+        client.close()
+
+
+def test_the_other_apis_are_where_they_were(url: str) -> None:
+    import httpx  # noqa: PLC0415
+
+    headers = {"Ocp-Apim-Subscription-Key": KEY}
+    assert httpx.get(f"{url}/language/analyze-text/jobs/x?api-version=2023-04-01", headers=headers).status_code == 404
+    assert httpx.get(f"{url}/", headers=headers).status_code in {404, 405}
