@@ -13,7 +13,6 @@ the vendor's documentation and the service differ (`classes` and `class`), and b
 read. The previews have no way to cancel a job; they are asked for all results on one page, which is 20 by default.
 """
 
-import math
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
@@ -262,20 +261,16 @@ def _classified(answer: dict[str, Any], text: str) -> Classified:
         classes = answer.get("classes", answer.get("classifications", answer.get("classification")))
     if isinstance(classes, dict):
         classes = [classes]
-    scores = [_class_score(found) for found in classes]
+    scores = tuple(map(_class_score, classes))
     if len(scores) > 1:
-        scores.sort(key=attrgetter("score"), reverse=True)
-    warnings = answer.get("warnings")
+        scores = tuple(sorted(scores, key=attrgetter("score"), reverse=True))
+    warnings, statistics = answer.get("warnings"), answer.get("statistics")
+    units = statistics.get("transactionsCount") if statistics else None
     return Classified(
-        tuple(scores),
-        _units(answer.get("statistics"), text),
+        scores,
+        units if isinstance(units, int) else (len(text) + _RECORD - 1) // _RECORD or 1,
         tuple(code for warning in warnings for code in codes_of(warning)) if warnings else (),
     )
-
-
-def _units(statistics: dict[str, Any] | None, text: str) -> int:
-    counted = statistics.get("transactionsCount") if statistics else None
-    return counted if isinstance(counted, int) else max(1, math.ceil(len(text) / _RECORD))
 
 
 def _refused(error: dict[str, Any], document: Document) -> Refused:
@@ -289,9 +284,11 @@ def _refused(error: dict[str, Any], document: Document) -> Refused:
 
 def _class_score(found: dict[str, Any]) -> ClassScore:
     name, score = found["category"], found["confidenceScore"]
-    if not (isinstance(name, str) and name and type(score) in (float, int) and 0 <= score <= 1):
+    if type(score) is int:
+        score = float(score)
+    if not (type(name) is str and name and type(score) is float and 0 <= score <= 1):
         raise ValueError(name)
-    return ClassScore(name, float(score))
+    return ClassScore(name, score)
 
 
 def _list(value: object) -> list[Any]:
