@@ -31,6 +31,7 @@ from starlette.types import ASGIApp
 from service.errors import Misconfigured, Unavailable
 from service.server import (
     azure_language,
+    azure_language_2021,
     comprehend,
     comprehend_classifiers,
     comprehend_endpoints,
@@ -197,10 +198,12 @@ def make_jobs(
     """The jobs of every API: what each kind is, and which of them train."""
     works = {
         azure_language.KIND: partial(azure_language.classify, backend=backend),
+        azure_language_2021.ANALYSIS: partial(azure_language_2021.analyze, backend=backend),
         content_understanding.KIND: partial(content_understanding.classify, backend=backend),
         content_understanding_analyzers.KIND: partial(content_understanding_analyzers.analyze, backend=backend),
     }
     trainings: dict[str, Work] = {
+        azure_language_2021.TRAINING: partial(azure_language_2021.learn, backend=backend),
         comprehend_classifiers.KIND: partial(comprehend_classifiers.train, backend=backend, s3=backend.s3),
         comprehend_jobs.KIND: partial(comprehend_jobs.classify, backend=backend, s3=backend.s3),
     }
@@ -211,6 +214,7 @@ def apis(backend: Backend, jobs: Jobs, gateway: Gateway, aws_keys: Mapping[str, 
     """The paths of every API; `aws_keys` are the secrets of those who may sign, by their access key ids."""
     return [
         *azure_language.Runtime(backend, jobs).routes(gateway),
+        *azure_language_2021.Previews(backend, jobs).routes(gateway),
         *content_understanding.Classifiers(backend, jobs).routes(gateway),
         *content_understanding_analyzers.Analyzers(backend, jobs).routes(gateway),
         *_comprehend(backend, jobs, gateway, aws_keys or {}).routes(),

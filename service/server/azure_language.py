@@ -48,7 +48,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.documents import ClassScore
-from service.model.classifier import ModelError
+from service.model.classifier import Classifier, ModelError
 from service.server.backend import Backend
 from service.server.faults import DocumentError, Rule
 from service.server.gateway import Call, Gateway, Operation, Refusal, Resource, answer
@@ -97,13 +97,15 @@ PAGE = 20
 TRANSACTION = 1_000  # characters
 
 
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,50}")
+TASK_FAILED = {"code": "InternalServerError", "message": "The task failed."}
+
 _JOB_ID = re.compile(r"[0-9a-f-]{36}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _BODY = "Invalid request."
 _DOCUMENTS = "Invalid document in request."
 _PARAMETER = "Invalid parameter in request."
 _TASK = "Invalid task in request."
-_TASK_FAILED = {"code": "InternalServerError", "message": "The task failed."}
 
 log = structlog.get_logger(__name__)
 
@@ -211,25 +213,31 @@ def parse(body: bytes) -> Submission:
         request = _object(orjson.loads(body), "The body")
     except orjson.JSONDecodeError:
         raise _malformed("The body is not JSON.") from None
-    given = _list(_object(request.get("analysisInput"), "analysisInput").get("documents"), "analysisInput.documents")
-    if not given:
-        raise _refused(_BODY, "MissingInputDocuments", "analysisInput.documents is missing or empty.")
-    if len(given) > MOST_DOCUMENTS:
-        raise _refused(_DOCUMENTS, "InvalidDocumentBatch", f"Max {MOST_DOCUMENTS} records are permitted.")
-    documents = [_document(one, f"analysisInput.documents[{index}]") for index, one in enumerate(given)]
-    if len({document.id for document in documents}) < len(documents):
-        raise _refused(_DOCUMENTS, "InvalidDocument", "Two documents have the same id.")
-    if sum(len(document.text) for document in documents) > MOST_CHARACTERS:
-        message = f"The documents hold more than {MOST_CHARACTERS:,} characters together."
-        raise _refused(_DOCUMENTS, "InvalidDocumentBatch", message)
+    given = documents(request)
     tasks = _list(request.get("tasks"), "tasks")
     if not 1 <= len(tasks) <= MOST_TASKS:
         raise _refused(_TASK, "InvalidParameterValue", f"tasks is to hold 1 to {MOST_TASKS} tasks.")
     return Submission(
         _text(request, "displayName", "The body"),
-        documents,
+        given,
         [_task(one, f"tasks[{index}]") for index, one in enumerate(tasks)],
     )
+
+
+def documents(request: dict[str, Any]) -> list[Document]:
+    """The documents of a request; raises `Refusal`."""
+    given = _list(_object(request.get("analysisInput"), "analysisInput").get("documents"), "analysisInput.documents")
+    if not given:
+        raise _refused(_BODY, "MissingInputDocuments", "analysisInput.documents is missing or empty.")
+    if len(given) > MOST_DOCUMENTS:
+        raise _refused(_DOCUMENTS, "InvalidDocumentBatch", f"Max {MOST_DOCUMENTS} records are permitted.")
+    found = [_document(one, f"analysisInput.documents[{index}]") for index, one in enumerate(given)]
+    if len({document.id for document in found}) < len(found):
+        raise _refused(_DOCUMENTS, "InvalidDocument", "Two documents have the same id.")
+    if sum(len(document.text) for document in found) > MOST_CHARACTERS:
+        message = f"The documents hold more than {MOST_CHARACTERS:,} characters together."
+        raise _refused(_DOCUMENTS, "InvalidDocumentBatch", message)
+    return found
 
 
 def check(tasks: Sequence[Task], projects: Mapping[str, Project]) -> None:
@@ -320,35 +328,53 @@ def _about(submission: Submission) -> bytes:
 def classify(job: Job, backend: Backend) -> Done:
     """Do every task of a job; of a task that failed the result is null."""
     submission = parse(job.request or b"")
+    fate = struck(job, submission.documents, len(submission.tasks))
+    if fate is None:
+        return Done(State.CANCELLED, None, {})
+    results = [
+        None if index in fate.failing else _done(task, submission.documents, fate.errors, backend)
+        for index, task in enumerate(submission.tasks)
+    ]
+    counted: Counter[str] = Counter()
+    for task, result in zip(submission.tasks, results, strict=True):
+        counted[task.project] += len(submission.documents) - len(fate.errors) if result else 0
+    return Done(ending(results, fate), orjson.dumps(results), counted)
+
+
+class Fate(NamedTuple):
+    """What is to go wrong with a job: documents by their ids, tasks by their places; `partial` in any case."""
+
+    errors: Mapping[str, object]
+    failing: range
+    partial: bool
+
+
+def struck(job: Job, given: Sequence[Document], tasks: int) -> Fate | None:
+    """What goes wrong with a job by its documents and by a fault rule; None where it is cancelled."""
     fault = Rule.model_validate_json(job.fault) if job.fault else None
     fate = fault.job if fault else None
     if fate == "cancelled":
-        return Done(State.CANCELLED, None, {})
-    struck = fault.document_error if fault else None
-    if fate == "partial" and len(submission.tasks) == 1:
-        struck = DocumentError(every=2)
-    errors = _document_errors(submission.documents, struck)
-    failing = _failing_tasks(len(submission.tasks), fate)
-    results = [
-        None if index in failing else _classified(task, submission.documents, errors, backend)
-        for index, task in enumerate(submission.tasks)
-    ]
-    documents: Counter[str] = Counter()
-    for task, result in zip(submission.tasks, results, strict=True):
-        documents[task.project] += len(submission.documents) - len(errors) if result else 0
-    return Done(_ending(results, fate), orjson.dumps(results), documents)
+        return None
+    of_documents = fault.document_error if fault else None
+    if fate == "partial" and tasks == 1:
+        of_documents = DocumentError(every=2)
+    return Fate(_document_errors(given, of_documents), _failing_tasks(tasks, fate), fate == "partial")
 
 
-def _classified(
-    task: Task, documents: Sequence[Document], errors: Mapping[str, object], backend: Backend
+def _done(
+    task: Task, given: Sequence[Document], errors: Mapping[str, object], backend: Backend
 ) -> dict[str, Any] | None:
-    """What is shown of each document, in their order, and how many characters each has."""
     try:
-        classifier = backend.models.get(backend.store.projects[task.project].deployments[task.deployment])
+        digest = backend.store.projects[task.project].deployments[task.deployment]
+        return classified(backend.models.get(digest), given, errors)
     except (KeyError, ModelError) as error:
         log.warning("deployment_unusable", project=task.project, deployment=task.deployment, reason=str(error))
         return None
-    good = [document for document in documents if document.id not in errors]
+
+
+def classified(classifier: Classifier, given: Sequence[Document], errors: Mapping[str, object]) -> dict[str, Any]:
+    """What is shown of each document, in their order, and how many characters each has."""
+    good = [document for document in given if document.id not in errors]
     most = 1 if classifier.task == "single_label" else None
     classes = dict(zip([one.id for one in good], classifier.classify([one.text for one in good]), strict=True))
     return {
@@ -356,9 +382,9 @@ def _classified(
             {"id": one.id, "error": errors[one.id]}
             if one.id in errors
             else {"id": one.id, "class": _categories(classes[one.id][:most]), "warnings": []}
-            for one in documents
+            for one in given
         ],
-        "characters": [len(one.text) for one in documents],
+        "characters": [len(one.text) for one in given],
     }
 
 
@@ -390,21 +416,22 @@ def _failing_tasks(count: int, fate: str | None) -> range:
     return range(count - 1, count) if fate == "partial" and count > 1 else range(0)
 
 
-def _ending(results: Sequence[object], fate: str | None) -> State:
+def ending(results: Sequence[object], fate: Fate) -> State:
+    """How a job ends by the results of its tasks."""
     if not any(results):
         return State.FAILED
-    return State.SUCCEEDED if all(results) and fate != "partial" else State.PARTIAL
+    return State.SUCCEEDED if all(results) and not fate.partial else State.PARTIAL
 
 
 # A job as it is shown -----------------------------------------------------------------------------
 
 
-def asked_page(query: QueryParams) -> Page:
-    """The page that a query asks for; raises `Refusal`."""
+def asked_page(query: QueryParams, top: str = "top", skip: str = "skip") -> Page:
+    """The page that a query asks for, under these names; raises `Refusal`."""
     statistics = query.get("showStats", "false").lower()
     if statistics not in {"true", "false"}:
         raise _refused(_PARAMETER, "InvalidParameterValue", "showStats is to be true or false.")
-    return Page(_number(query, "top", PAGE, 1), _number(query, "skip", 0, 0), statistics == "true")
+    return Page(_number(query, top, PAGE, 1), _number(query, skip, 0, 0), statistics == "true")
 
 
 def _number(query: QueryParams, name: str, usual: int, least: int) -> int:
@@ -420,9 +447,9 @@ def describe(job: Job, now: float, page: Page, location: Callable[[str], str]) -
     display_name, tasks = orjson.loads(job.about)
     shown: dict[str, Any] = {
         "jobId": job.id,
-        "createdDateTime": _time(job.created),
-        "lastUpdatedDateTime": _time(job.updated),
-        "expirationDateTime": _time(job.expires),
+        "createdDateTime": moment(job.created),
+        "lastUpdatedDateTime": moment(job.updated),
+        "expirationDateTime": moment(job.expires),
         "status": STATUSES[state],
         "errors": [],
         "tasks": {"completed": 0, "failed": 0, "inProgress": 0, "total": len(tasks), "items": []},
@@ -434,7 +461,7 @@ def describe(job: Job, now: float, page: Page, location: Callable[[str], str]) -
     elif state is not State.CANCELLED:
         results = orjson.loads(job.result) if job.result else [None] * len(tasks)
         failed = [index for index, result in enumerate(results) if result is None]
-        shown["errors"] = [{**_TASK_FAILED, "target": f"#/tasks/items/{index}"} for index in failed]
+        shown["errors"] = [{**TASK_FAILED, "target": f"#/tasks/items/{index}"} for index in failed]
         shown["tasks"]["completed"] = len(tasks) - len(failed)
         shown["tasks"]["failed"] = len(failed)
         shown["tasks"]["items"] = [
@@ -448,17 +475,21 @@ def describe(job: Job, now: float, page: Page, location: Callable[[str], str]) -
 
 def _item(task: Sequence[Any], result: dict[str, Any] | None, updated: float, page: Page) -> dict[str, Any]:
     kind, name, project, deployment = task
-    item = {"kind": f"{kind}LROResults", "lastUpdateDateTime": _time(updated, "microseconds")}
+    item = {"kind": f"{kind}LROResults", "lastUpdateDateTime": moment(updated, "microseconds")}
     if name is not None:
         item["taskName"] = name
     if result is None:
         return {**item, "status": "failed"}
+    named = {"projectName": project, "deploymentName": deployment}
+    return {**item, "status": "succeeded", "results": {**results_of(result, page), **named}}
+
+
+def results_of(result: dict[str, Any], page: Page) -> dict[str, Any]:
+    """A page of what came of a task."""
     part = slice(page.skip, page.skip + page.top)
-    results: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "documents": [one for one in result["documents"][part] if "class" in one],
         "errors": [one for one in result["documents"][part] if "error" in one],
-        "projectName": project,
-        "deploymentName": deployment,
     }
     if page.statistics:
         characters = {
@@ -466,15 +497,15 @@ def _item(task: Sequence[Any], result: dict[str, Any] | None, updated: float, pa
             for one, count in zip(result["documents"], result["characters"], strict=True)
             if "class" in one
         }
-        for one in results["documents"]:
+        for one in shown["documents"]:
             one["statistics"] = _statistics(characters[one["id"]])
-        results["statistics"] = {
+        shown["statistics"] = {
             "documentsCount": len(result["documents"]),
             "validDocumentsCount": len(characters),
             "erroneousDocumentsCount": len(result["documents"]) - len(characters),
             "transactionsCount": sum(_transactions(count) for count in characters.values()),
         }
-    return {**item, "status": "succeeded", "results": results}
+    return shown
 
 
 def _statistics(characters: int) -> dict[str, int]:
@@ -485,5 +516,6 @@ def _transactions(characters: int) -> int:
     return -(-characters // TRANSACTION)
 
 
-def _time(seconds: float, precision: str = "seconds") -> str:
+def moment(seconds: float, precision: str = "seconds") -> str:
+    """A time as these APIs write it."""
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec=precision) + "Z"

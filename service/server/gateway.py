@@ -125,9 +125,9 @@ class Call:
         """A part of the path."""
         return str(self.scope["path_params"][name])
 
-    def url(self, path: str, query: str) -> str:
+    def url(self, path: str, query: str = "") -> str:
         """An absolute URL on this server, as the client sees it."""
-        return f"{self.base_url}{path}?{query}"
+        return f"{self.base_url}{path}{'?' if query else ''}{query}"
 
     async def body(self, most: int) -> bytes:
         """The request body; refuses one of more bytes with 413, without reading it to its end."""
