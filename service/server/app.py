@@ -32,6 +32,7 @@ from service.errors import Misconfigured, Unavailable
 from service.server import (
     azure_language,
     azure_language_2021,
+    azure_language_authoring,
     comprehend,
     comprehend_classifiers,
     comprehend_endpoints,
@@ -203,6 +204,7 @@ def make_jobs(
         content_understanding_analyzers.KIND: partial(content_understanding_analyzers.analyze, backend=backend),
     }
     trainings: dict[str, Work] = {
+        azure_language_authoring.TRAINING: partial(azure_language_authoring.learn, backend=backend),
         azure_language_2021.TRAINING: partial(azure_language_2021.learn, backend=backend),
         comprehend_classifiers.KIND: partial(comprehend_classifiers.train, backend=backend, s3=backend.s3),
         comprehend_jobs.KIND: partial(comprehend_jobs.classify, backend=backend, s3=backend.s3),
@@ -214,6 +216,7 @@ def apis(backend: Backend, jobs: Jobs, gateway: Gateway, aws_keys: Mapping[str, 
     """The paths of every API; `aws_keys` are the secrets of those who may sign, by their access key ids."""
     return [
         *azure_language.Runtime(backend, jobs).routes(gateway),
+        *azure_language_authoring.Authoring(backend, jobs).routes(gateway),
         *azure_language_2021.Previews(backend, jobs).routes(gateway),
         *content_understanding.Classifiers(backend, jobs).routes(gateway),
         *content_understanding_analyzers.Analyzers(backend, jobs).routes(gateway),

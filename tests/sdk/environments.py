@@ -1,0 +1,36 @@
+"""Environments of their own for SDKs whose versions do not go together with those that the tests have."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+_MADE = HERE.parents[1] / "build" / "sdk"
+
+
+def python(name: str) -> Path:
+    """The interpreter of the environment that `NAME.txt` locks, made where it is not there yet."""
+    lock = HERE / f"{name}.txt"
+    environment = _MADE / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    interpreter = environment / "bin" / "python"
+    if not (environment / "complete").exists():
+        shutil.rmtree(environment, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        install = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--require-hashes", "-r")
+        subprocess.run([interpreter, *install, lock], check=True)
+        (environment / "complete").touch()
+    return interpreter
+
+
+def run(name: str, script: str, *arguments: str) -> None:
+    """Run a script of this folder in an environment; what it says is the test's to show, and its failure the test's."""
+    done = subprocess.run(
+        [python(name), "-W", "ignore", HERE / script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

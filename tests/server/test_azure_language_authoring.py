@@ -1,0 +1,238 @@
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server.conftest import BILLING, MULTI, SINGLE, Serve, Server, submission
+
+BASE = "/language/authoring/analyze-text/projects"
+VERSION = {"api-version": "2023-04-01"}
+PROJECT = {
+    "projectKind": "CustomMultiLabelClassification",
+    "storageInputContainerName": "c",
+    "projectName": "p",
+    "language": "en-us",
+    "multilingual": False,
+    "description": "tickets",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "container"
+    folder.mkdir()
+    for number, row in enumerate(MULTI):
+        (folder / f"{number}.txt").write_text(row.text, encoding="utf-8")
+    for number, row in enumerate(SINGLE * 3):
+        (folder / f"single-{number}.txt").write_text(row.text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def serve_it(serve: Serve, folder: Path) -> Any:
+    return lambda **more: serve(containers=[f"c={folder}"], **more)
+
+
+def exported(*, single: bool = False, **changes: Any) -> dict[str, Any]:
+    """A project with its labels, as it is imported."""
+    documents: list[dict[str, Any]] = []
+    for number, row in enumerate(SINGLE * 3 if single else MULTI):
+        classes = [{"category": label} for label in row.labels]
+        named = {"class": classes[0]} if single else {"classes": classes}
+        dataset = "Test" if number % 4 == 3 else "Train"
+        location = f"{'single-' if single else ''}{number}.txt"
+        documents.append({"location": location, "language": "en-us", "dataset": dataset, **named})
+    kind = "CustomSingleLabelClassification" if single else "CustomMultiLabelClassification"
+    return {
+        "projectFileVersion": "2022-05-01",
+        "stringIndexType": "Utf16CodeUnit",
+        "metadata": {**PROJECT, "projectKind": kind},
+        "assets": {"projectKind": kind, "classes": [], "documents": documents},
+        **changes,
+    }
+
+
+async def ask(server: Server, method: str, path: str, body: object = None, **query: str) -> httpx.Response:
+    return await server.client.request(method, f"{BASE}{path}", params={**VERSION, **query}, json=body)
+
+
+async def ended(server: Server, response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 202, response.text
+    while True:
+        shown: dict[str, Any] = (await server.client.get(response.headers["operation-location"])).json()
+        if shown["status"] not in {"notStarted", "running"}:
+            return shown
+        await asyncio.sleep(0.01)
+
+
+async def trained(server: Server, label: str = "m1", *, single: bool = False, **options: Any) -> dict[str, Any]:
+    assert (await ended(server, await ask(server, "POST", "/p/:import", exported(single=single))))[
+        "status"
+    ] == "succeeded"
+    asked = {"modelLabel": label, "trainingConfigVersion": "2022-05-01", **options}
+    return await ended(server, await ask(server, "POST", "/p/:train", asked))
+
+
+async def test_what_is_trained_and_deployed_is_answered_from_at_once(serve_it: Any) -> None:
+    async with serve_it() as server:
+        done = await trained(server, evaluationOptions={"kind": "manual"})
+        assert (done["status"], done["result"]["trainingStatus"]["percentComplete"]) == ("succeeded", 100)
+        listed = (await ask(server, "GET", "/p/models")).json()["value"]
+        assert [(one["label"], one["modelTrainingConfigVersion"]) for one in listed] == [("m1", "2022-05-01")]
+        summary = (await ask(server, "GET", "/p/models/m1/evaluation/summary-result")).json()
+        assert summary["evaluationOptions"] == {"kind": "manual"}
+        found = summary["customMultiLabelClassificationEvaluation"]
+        assert set(found["classes"]) == {"account", "billing", "crash"}
+        assert "confusionMatrix" not in found
+        results = (await ask(server, "GET", "/p/models/m1/evaluation/result", stringIndexType="Utf16CodeUnit")).json()
+        expected = [one for number, one in enumerate(MULTI) if number % 4 == 3]
+        assert len(results["value"]) == len(expected)
+        first = next(one for one in results["value"] if one["location"] == "3.txt")
+        assert first["customMultiLabelClassificationResult"]["expectedClasses"] == list(MULTI[3].labels)
+        await ended(server, await ask(server, "PUT", "/p/deployments/d", {"trainedModelLabel": "m1"}))
+        shown = (await ask(server, "GET", "/p/deployments/d")).json()
+        assert (shown["deploymentName"], shown["modelId"]) == ("d", listed[0]["modelId"])
+        body = submission(BILLING, project="p", kind="Multi")
+        body["tasks"][0]["parameters"]["deploymentName"] = "d"
+        answered = await server.ended(await server.submit(body))
+        (document,) = answered["tasks"]["items"][0]["results"]["documents"]
+        assert [one["category"] for one in document["class"]] == ["billing"]
+        taken = await ask(server, "DELETE", "/p/models/m1")
+        assert (taken.status_code, taken.json()["error"]["code"]) == (409, "Conflict")
+        await ended(server, await ask(server, "DELETE", "/p/deployments/d"))
+        assert (await ask(server, "DELETE", "/p/models/m1")).status_code == 204
+        assert (await server.client.post("/language/analyze-text/jobs", params=VERSION, json=body)).status_code == 404
+
+
+async def test_one_label_each_has_a_confusion_matrix_in_percent_of_its_rows(serve_it: Any) -> None:
+    async with serve_it() as server:
+        split = {"kind": "percentage", "trainingSplitPercentage": 10, "testingSplitPercentage": 90}
+        few = await trained(server, single=True, evaluationOptions=split)
+        assert (few["status"], few["errors"][0]["code"]) == ("failed", "InvalidArgument")
+        await trained(server, single=True, evaluationOptions={"kind": "manual"})
+        summary = (await ask(server, "GET", "/p/models/m1/evaluation/summary-result")).json()
+    matrix = summary["customSingleLabelClassificationEvaluation"]["confusionMatrix"]
+    assert all(sum(cell["normalizedValue"] for cell in row.values()) == pytest.approx(100) for row in matrix.values())
+    assert sum(cell["rawValue"] for row in matrix.values() for cell in row.values()) == len(SINGLE) * 3 // 4
+
+
+@pytest.mark.parametrize(("version", "kind"), [("2022-05-01", "custom"), ("2023-04-01", "Custom")])
+async def test_kinds_are_spelt_as_the_version_has_it(server: Server, version: str, kind: str) -> None:
+    made = await ask(server, "PATCH", "/p", {**PROJECT, "projectKind": "customMultiLabelClassification"})
+    assert made.status_code == 201
+    shown = (await ask(server, "GET", "/p", **{"api-version": version})).json()
+    assert shown["projectKind"] == f"{kind}MultiLabelClassification"
+
+
+async def test_projects_are_made_changed_listed_exported_and_deleted(serve_it: Any) -> None:
+    async with serve_it() as server:
+        assert (await ask(server, "PATCH", "/p", PROJECT)).status_code == 201
+        changed = await ask(server, "PATCH", "/p", {"description": "other"})
+        assert (changed.status_code, changed.json()["description"], changed.json()["language"]) == (
+            200,
+            "other",
+            "en-us",
+        )
+        given = exported()
+        await ended(server, await ask(server, "POST", "/p/:import", given))
+        job = await ended(server, await ask(server, "POST", "/p/:export", stringIndexType="Utf16CodeUnit"))
+        got = (await server.client.get(job["resultUrl"])).json()
+        assert got["assets"]["documents"] == given["assets"]["documents"]
+        assert got["metadata"]["projectName"] == "p"
+        for name in ("a", "b"):
+            await ask(server, "PATCH", f"/{name}", {**PROJECT, "projectName": name})
+        page = (await ask(server, "GET", "", maxpagesize="2")).json()
+        rest = (await server.client.get(page["nextLink"])).json()
+        assert [one["projectName"] for one in page["value"] + rest["value"]] == ["p", "a", "b"]
+        assert "nextLink" not in rest
+        gone = await ended(server, await ask(server, "DELETE", "/p"))
+        assert gone["status"] == "succeeded"
+        assert (await ask(server, "GET", "/p")).json()["error"]["code"] == "ProjectNotFound"
+
+
+async def test_deployments_swap_their_models(serve_it: Any) -> None:
+    async with serve_it() as server:
+        await trained(server, "m1", evaluationOptions={"kind": "manual"})
+        await trained(server, "m2")
+        for name, label in (("one", "m1"), ("two", "m2")):
+            await ended(server, await ask(server, "PUT", f"/p/deployments/{name}", {"trainedModelLabel": label}))
+        before = dict(server.store.projects["p"].deployments)
+        names = {"firstDeploymentName": "one", "secondDeploymentName": "two"}
+        await ended(server, await ask(server, "POST", "/p/deployments/:swap", names))
+        assert server.store.projects["p"].deployments == {"one": before["two"], "two": before["one"]}
+
+
+async def test_a_training_is_given_up_listed_and_one_at_a_time(serve_it: Any) -> None:
+    async with serve_it(works=False) as server:
+        await ask(server, "POST", "/p/:import", exported())
+        begun = await ask(server, "POST", "/p/:train", {"modelLabel": "m"})
+        second = await ask(server, "POST", "/p/:train", {"modelLabel": "n"})
+        assert (second.status_code, second.json()["error"]["code"]) == (409, "Conflict")
+        job_id = begun.headers["operation-location"].rpartition("/")[2].partition("?")[0]
+        assert (await ask(server, "POST", f"/p/train/jobs/{job_id}/:cancel")).status_code == 202
+        listed = (await ask(server, "GET", "/p/train/jobs")).json()["value"]
+        assert [(one["jobId"], one["status"]) for one in listed] == [(job_id, "cancelled")]
+        assert (await ask(server, "POST", f"/p/train/jobs/{job_id}/:cancel")).status_code == 400
+
+
+async def test_a_training_left_unfinished_is_done_by_the_next_run_and_all_is_kept(serve_it: Any) -> None:
+    async with serve_it(works=False) as server:
+        await ask(server, "POST", "/p/:import", exported())
+        begun = await ask(server, "POST", "/p/:train", {"modelLabel": "m"})
+    async with serve_it() as server:
+        assert (await ended(server, begun))["status"] == "succeeded"
+        await ended(server, await ask(server, "PUT", "/p/deployments/d", {"trainedModelLabel": "m"}))
+    async with serve_it() as server:
+        assert [one["label"] for one in (await ask(server, "GET", "/p/models")).json()["value"]] == ["m"]
+        assert "d" in server.store.projects["p"].deployments
+
+
+async def test_a_document_that_is_missing_fails_the_training_by_its_name(serve_it: Any, folder: Path) -> None:
+    (folder / "0.txt").unlink()
+    async with serve_it() as server:
+        failed = await trained(server)
+        assert failed["status"] == "failed"
+        assert "0.txt" in failed["errors"][0]["message"]
+
+
+async def test_documented_rates_are_kept_where_asked_for(serve: Serve) -> None:
+    async with serve(documented_rates=True) as server:
+        answers = [await ask(server, "PATCH", f"/p{n}", {**PROJECT, "projectName": f"p{n}"}) for n in range(11)]
+    assert [one.status_code for one in answers] == [201] * 10 + [429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+
+
+async def test_requests_that_make_no_sense_are_refused(serve_it: Any) -> None:
+    async with serve_it() as server:
+        await ask(server, "PATCH", "/p", PROJECT)
+        bad = exported()
+        bad["assets"]["documents"][0] = {"location": 1}
+        options = {"kind": "percentage", "trainingSplitPercentage": 80, "testingSplitPercentage": 30}
+        for status, response in (
+            (400, await ask(server, "PATCH", "/a b", PROJECT)),
+            (400, await ask(server, "PATCH", "/q", {**PROJECT, "projectName": "other"})),
+            (400, await ask(server, "PATCH", "/q", {**PROJECT, "projectName": "q", "projectKind": "CustomEntity"})),
+            (400, await ask(server, "PATCH", "/q", {**PROJECT, "projectName": "q", "language": "tlh"})),
+            (400, await ask(server, "PATCH", "/p", {"projectKind": "CustomSingleLabelClassification"})),
+            (400, await ask(server, "POST", "/p/:import", bad)),
+            (400, await ask(server, "POST", "/p/:import", {"metadata": PROJECT})),
+            (400, await ask(server, "POST", "/p/:export")),
+            (400, await ask(server, "POST", "/p/:train", {"modelLabel": "a b"})),
+            (400, await ask(server, "POST", "/p/:train", {"modelLabel": "m", "trainingConfigVersion": "1999"})),
+            (400, await ask(server, "POST", "/p/:train", {"modelLabel": "m", "evaluationOptions": options})),
+            (404, await ask(server, "POST", "/nobody/:train", {"modelLabel": "m"})),
+            (404, await ask(server, "PUT", "/p/deployments/d", {"trainedModelLabel": "m"})),
+            (404, await ask(server, "POST", "/p/deployments/:swap", {})),
+            (404, await ask(server, "GET", "/p/models/m")),
+            (404, await ask(server, "GET", "/p/import/jobs/x")),
+            (404, await ask(server, "GET", "/p/train/jobs/x")),
+            (400, await ask(server, "GET", "", top="many")),
+            (400, await ask(server, "GET", "", **{"api-version": "2019-01-01"})),
+        ):
+            assert response.status_code == status, (response.request.url, response.text)
+            assert response.json()["error"]["code"]
+        for what in ("languages", "training-config-versions"):
+            found = await ask(server, "GET", f"/global/{what}", projectKind="CustomMultiLabelClassification")
+            assert found.json()["value"]
