@@ -1,7 +1,8 @@
 """`docs/reference.md`, made from the code: `python -m tests.reference` (or `make reference`) writes it anew.
 
 What the code says of itself is read from there: settings, metrics, commands. What it does not say (fields of records,
-log events, how far an API goes) has its line in `reference.yaml`.
+log events) has its line in `reference.yaml`, and how far the APIs go is in `coverage/`, from which the README's table is
+made, too.
 """
 
 import ast
@@ -23,12 +24,15 @@ from typer.main import get_command
 
 from service import cli, settings, telemetry
 from service.documents import Reason
-from service.server import azure_language
 from service.server import telemetry as server_telemetry
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"
+README = ROOT / "README.md"
 SAID: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+COVERAGE: list[dict[str, Any]] = [
+    yaml.safe_load(file.read_text("utf-8")) for file in sorted((ROOT / "tests" / "coverage").glob("*.yaml"))
+]
 
 _NOUNS = (  # what has a written form of its own is told by how it is read
     (get_args(settings.Seconds)[1], "duration"),
@@ -239,7 +243,8 @@ def page() -> str:
         ),
         ("### Of `labelstream classify`", said["dead_letter_lines"] + _said("Field", "dead_letter_lines")),
         ("## Log events", said["events"] + _events()),
-        ("## APIs", said["coverage"].format(versions=_code(sorted(azure_language.VERSIONS))) + _coverage()),
+        ("## APIs", said["coverage"]),
+        *((f"### {each['title']}", _coverage(each)) for each in COVERAGE),
     ]
     return "\n".join(f"{title}\n\n{text.strip()}\n" for title, text in sections)
 
@@ -307,14 +312,41 @@ def _events() -> str:
     return _table("Event | Level | Fields | Meaning", rows)
 
 
-def _coverage() -> str:
+def _coverage(api: dict[str, Any]) -> str:
     rows = []
-    for each in SAID["coverage"]:
-        proofs = ", ".join(f"[{test}](../tests/{test})" for test in each["tests"])
-        rows.append([each["operation"], f"`{each['request']}`", _code(each["client"]), proofs])
-    return _table("Operation | Request | Client, in versions | Proven by", rows)
+    for each in api["operations"]:
+        proofs = ", ".join(f"[{Path(test).stem.removeprefix('test_')}](../tests/{test})" for test in each["proven_by"])
+        versions = _code(each["versions"])
+        rows.append([f"`{each['request']}`", versions, _yes(each["client"]), _yes(each["server"]), proofs])
+    left_out = "\n".join(f"- {line}" for line in api["not_served"])
+    table = _table("Request | Versions | Client | Server | Proven by", rows)
+    return f"`serve` does not do:\n\n{left_out}{table}"
+
+
+def _yes(given: bool) -> str:
+    return "yes" if given else ""
+
+
+def apis() -> str:
+    """The table of the README: each API with its versions, and how much of it is asked and served."""
+    rows = []
+    for api in COVERAGE:
+        operations = api["operations"]
+        versions = dict.fromkeys(version for each in operations for version in each["versions"])
+        asked, served = (sum(bool(each[side]) for each in operations) for side in ("client", "server"))
+        proofs = len({test for each in operations for test in each["proven_by"]})
+        rows.append([api["title"], ", ".join(versions), f"{asked}", f"{served}", f"{proofs}"])
+    return _table("API | Versions | Operations asked | Operations served | Test files", rows).strip()
+
+
+def readme() -> str:
+    """The README with its generated part as it should be."""
+    text = README.read_text("utf-8")
+    begin, end = "<!-- apis -->\n", "\n<!-- /apis -->"
+    return text[: text.index(begin) + len(begin)] + apis() + text[text.index(end) :]
 
 
 if __name__ == "__main__":
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")

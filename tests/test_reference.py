@@ -20,7 +20,7 @@ from service.documents import Classified, ClassScore, Document, Reason, Refused
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
 from service.routing import OURS, Message, dead_letter, route
-from service.server import azure_language
+from service.server import app, comprehend
 from service.server import telemetry as server_telemetry
 from service.server.gateway import Gateway, Resource
 from service.streams.files import _letter
@@ -30,7 +30,6 @@ from tests import reference
 from tests.records import written
 
 CONFIG = reference.ROOT / "config"
-CONTRACT = reference.ROOT / "tests" / "contract" / "azure_language"
 STREAM = settings.Stream(name="tickets", input="in", output="out", dead_letter="dead", classify_with=("azure",))
 
 
@@ -194,29 +193,31 @@ def test_every_log_event_has_a_meaning_and_every_meaning_an_event() -> None:
     assert explained - logged == set(), "tests/reference.yaml explains log events that are not logged any more"
 
 
-def test_the_operations_of_the_reference_are_those_of_the_server() -> None:
-    nobody = cast("Any", SimpleNamespace(store=None))  # the paths alone are looked at
-    routes = azure_language.Runtime(nobody, nobody).routes(cast("Gateway", None))
-    served = {
-        (operation.name, f"{method} {route.path}")
-        for route in routes
-        for method, operation in cast("Resource", route.app)._operations.items()
-    }
-    assert {(each["operation"], each["request"]) for each in reference.SAID["coverage"]} == served
+def test_the_operations_of_the_tables_are_those_of_the_server() -> None:
+    nothing = SimpleNamespace(window=lambda *_: None)
+    backend = cast("Any", SimpleNamespace(**vars(nothing), **dict.fromkeys(("store", "models", "containers"))))
+    gateway = cast("Gateway", SimpleNamespace(keys=()))
+    served = set()
+    for path in app.apis(backend, cast("Any", None), gateway):
+        if isinstance(path.app, comprehend.Front):
+            served |= {f"POST / {name}" for name in path.app._actions}
+        else:
+            served |= {f"{method} {path.path}" for method in cast("Resource", path.app)._operations}
+    said = [each for api in reference.COVERAGE for each in api["operations"] if each["server"]]
+    assert {each["request"].partition(" (")[0] for each in said} == served
 
 
-@pytest.mark.parametrize("covered", reference.SAID["coverage"], ids=lambda covered: covered["operation"])
-def test_an_operation_is_proven_where_the_reference_says(covered: dict[str, Any]) -> None:
-    missing = [test for test in covered["tests"] if not (reference.ROOT / "tests" / test).is_file()]
-    assert missing == [], "tests/reference.yaml names tests that do not exist"
-    method, _, path = covered["request"].partition(" ")
-    request = (method, re.compile(re.escape(path).replace(r"\{job_id\}", "[^/:]+")))
-    documented = set()
-    for file in CONTRACT.glob("*/*.json"):
-        for exchange in json.loads(file.read_text("utf-8"))["exchanges"]:
-            if exchange["request"]["method"] == request[0] and request[1].fullmatch(exchange["request"]["path"]):
-                documented.add(file.parent.name)
-    assert set(covered["client"]) == documented, "tests/contract has this operation in other versions"
+@pytest.mark.parametrize("api", reference.COVERAGE, ids=lambda api: api["title"])
+def test_operations_are_proven_where_the_tables_say(api: dict[str, Any]) -> None:
+    named = {test for each in api["operations"] for test in each["proven_by"]}
+    missing = [test for test in named if not (reference.ROOT / "tests" / test).is_file()]
+    assert missing == [], "tests/coverage names tests that do not exist"
+    assert all(each["proven_by"] and each["versions"] for each in api["operations"])
+
+
+def test_the_readme_has_the_table_of_the_apis() -> None:
+    same = reference.README.read_text("utf-8") == reference.readme()
+    assert same, "README.md is not what tests/coverage says: run `make reference`"
 
 
 # What people are told to write: each name has to be there
