@@ -42,8 +42,8 @@ _SHORTEST_SENTENCE = 12  # characters
 class LearntCategory:
     """A category's model and what is to be said of it.
 
-    `ranking` is how often a positive ranks above another text (0.5: by chance), each scored by a model that had not seen
-    it. `warnings` are for people.
+    `ranking` is how often a positive ranks above another text (0.5: by chance), each scored by a model that had not
+    seen it. `warnings` are for people.
     """
 
     classifier: Classifier

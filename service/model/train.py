@@ -256,7 +256,7 @@ def fit_machine(
 ) -> tuple[LinearSVC, bool]:
     """A support vector machine, and whether learning came to its end, at the second attempt.
 
-    `strictness` is its C; with balanced `weights` the rows of a rare class count for as much as those of a frequent one.
+    `strictness` is its C; with balanced `weights` the few rows of a class count for as much as the many of another.
     """
     for most in (1_000, 10_000):
         machine = LinearSVC(C=strictness, class_weight=weights, dual=True, random_state=_SEED, max_iter=most)

@@ -20,6 +20,7 @@ from service.model.train import train
 from service.server.app import apis, application, health, make_jobs
 from service.server.backend import Backend
 from service.server.containers import Containers
+from service.server.content_safety_harms import Harms
 from service.server.faults import Faults, parse
 from service.server.gateway import Gateway, Window, fault_route
 from service.server.jobs import Jobs
@@ -135,6 +136,7 @@ def serve(models: Path, trainer: Trainer, tmp_path: Path) -> Serve:
         s3: str | None = None,
         aws_keys: Mapping[str, str] | None = None,
         documented_rates: bool = False,
+        harm_models: Sequence[str] = (),
         **more: Any,
     ) -> AsyncIterator[Server]:
         telemetry, clock, kept = Telemetry(), clock or Clock(), Models(folder / "models")
@@ -142,7 +144,8 @@ def serve(models: Path, trainer: Trainer, tmp_path: Path) -> Serve:
             for name in ("tickets", "topics"):
                 classifier = kept.add(models / name)
                 await store.deploy(name, "production", classifier.task, classifier.digest)
-            backend = Backend(store, kept, trainer, Containers.parse(containers), S3(s3), documented_rates)
+            read, harms = Containers.parse(containers), Harms.load(harm_models)
+            backend = Backend(store, kept, trainer, read, S3(s3), documented_rates, harms)
             jobs = make_jobs(backend, telemetry, clock=clock, **more)
             gateway = Gateway([key.encode() for key in keys], Faults(parse(faults)), telemetry, window, public_url=None)
             app = application(
