@@ -160,7 +160,7 @@ def f1(source: str, labels: frozenset[str], negatives: int) -> float:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the public data sets are not there ({DATA})")
-@pytest.mark.parametrize(("negatives", "floor"), [(0, 0.6), (50, 0.7), (500, 0.8)])
+@pytest.mark.parametrize(("negatives", "floor"), [(0, 0.6), (50, 0.65), (500, 0.75)])
 def test_public_categories_of_50_positives(negatives: int, floor: float) -> None:
     found = [f1(source, frozenset(labels.split()), negatives) for source, labels in TASKS]
     assert sum(found) / len(found) >= floor, found

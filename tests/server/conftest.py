@@ -15,6 +15,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from service.model.category import learn_category
 from service.model.examples import Example
 from service.model.train import train
 from service.server.app import apis, application, health, make_jobs
@@ -49,6 +50,14 @@ MULTI = [
         for other in TEXTS["crash"]
     ),
     *(Example(text, text, ()) for text in ("good morning", "hello there", "thank you all", "nice day")),
+]
+
+
+DRUGS = [
+    f"{who} {what} {where}"
+    for who in ("anyone", "my dealer", "we always", "a friend of mine", "you should try and")
+    for what in ("sells pills", "smoke weed", "get high on powder", "buy some pills cheaply")
+    for where in ("behind the station", "before class", "at the party tonight")
 ]
 
 
@@ -109,6 +118,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     train(SINGLE, task="single_label", name="tickets").save(folder / "tickets")
     train(MULTI, task="multi_label", name="topics").save(folder / "topics")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def harm_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained models: `hate` is of one category, `moderation` multi-label, `verdict` single-label."""
+    folder = tmp_path_factory.mktemp("harms")
+    learn_category("drugs", DRUGS).save(folder / "drugs")
+    labels = {"billing": ("self_harm",), "crash": ("Violence",), "account": ()}
+    rows = [Example(one.id, f"{one.text} {n}", labels[one.labels[0]]) for one in SINGLE for n in range(3)]
+    train(rows, task="multi_label", name="moderation").save(folder / "moderation")
+    verdicts = [Example(one.id, one.text, ("positive" if one.labels[0] == "crash" else "fine",)) for one in SINGLE]
+    train(verdicts, task="single_label", name="verdict").save(folder / "verdict")
     return folder
 
 

@@ -5,21 +5,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tests.server.conftest import Server
+from tests.server.conftest import DRUGS, Server
 
 BASE = "/contentsafety"
 FIRST, SECOND = "2024-05-15-preview", "2024-09-15-preview"
 BLOB = "https://example.blob.core.windows.net/example-container/drugsample.jsonl"
-OF_IT = "a friend sells pills cheaply, who wants to get high with us?"
+OF_IT = "my friend sells pills, we all get high on powder and smoke weed at the party"
 NOT_OF_IT = "My parcel has not arrived yet, can you tell me where it is?"
-POSITIVES = [
-    f"{who} {what} {where}"
-    for who, what, where in product(
-        ("anyone", "my dealer", "we always", "a friend of mine", "you should try and"),
-        ("sells pills", "smoke weed", "get high on powder", "buy some pills cheaply"),
-        ("behind the station", "before class", "at the party tonight"),
-    )
-]
+POSITIVES = DRUGS
 NEGATIVES = [
     f"{who} {what} {where}"
     for who, what, where in product(
@@ -36,7 +29,7 @@ def jsonl(positives: list[str], negatives: list[str] = []) -> bytes:  # noqa: B0
     return "\n".join(json.dumps(row) for row in rows).encode()
 
 
-def container(folder: Path, content: bytes = jsonl(POSITIVES)) -> str:  # noqa: B008  bytes never change
+def container(folder: Path, content: bytes = jsonl(POSITIVES)) -> str:
     """A container of that name that holds the samples."""
     folder.mkdir(exist_ok=True)
     (folder / "drugsample.jsonl").write_bytes(content)
@@ -48,26 +41,26 @@ def asked(name: str = "DrugAbuse", **changes: Any) -> dict[str, Any]:
     return {"categoryName": name, "definition": f"All about {name}.", "sampleBlobUrl": BLOB, **changes}
 
 
-async def call(server: Server, method: str, path: str, version: str = FIRST, body: Any = None, **query: Any) -> Any:
+async def call(server: Server, method: str, path: str, api: str = FIRST, body: Any = None, **query: Any) -> Any:
     """What the server answers."""
-    parameters = {"api-version": version, **query}
+    parameters = {"api-version": api, **query}
     return await server.client.request(method, f"{BASE}{path}", params=parameters, json=body)
 
 
-async def made(server: Server, name: str = "DrugAbuse", version: str = FIRST) -> dict[str, Any]:
+async def made(server: Server, name: str = "DrugAbuse", api: str = FIRST) -> dict[str, Any]:
     """A category with a version that is built."""
-    response = await call(server, "PUT", f"/text/categories/{name}", version, asked(name))
+    response = await call(server, "PUT", f"/text/categories/{name}", api, asked(name))
     assert response.status_code in {200, 201}, response.text
     number = response.json()["version"]
-    response = await call(server, "POST", f"/text/categories/{name}:build", version, version=number)
+    response = await call(server, "POST", f"/text/categories/{name}:build", api, version=number)
     assert response.status_code == 202, response.text
     await server.idle()
-    return await shown(server, name, version)
+    return await shown(server, name, api)
 
 
-async def shown(server: Server, name: str = "DrugAbuse", version: str = FIRST, **query: Any) -> dict[str, Any]:
+async def shown(server: Server, name: str = "DrugAbuse", api: str = FIRST, **query: Any) -> dict[str, Any]:
     """A category's version, as told of it."""
-    (value,) = (await call(server, "GET", f"/text/categories/{name}", version, **query)).json()["value"]
+    (value,) = (await call(server, "GET", f"/text/categories/{name}", api, **query)).json()["value"]
     assert isinstance(value, dict)
     return value
 
