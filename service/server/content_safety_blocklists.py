@@ -177,11 +177,11 @@ class Blocklists:
 
 def matches(content: str, terms: Sequence[Term]) -> list[dict[str, str]]:
     """The terms that a text holds, in the order given; not for the event loop."""
-    folded = _folded.__wrapped__(content)
+    folded = _fold(content)
     return [
         {"blocklistName": term.blocklist, "blocklistItemId": term.id, "blocklistItemText": term.text}
         for term in terms
-        if _holds(folded, _folded(term.text))
+        if _holds(folded, _fold_term(term.text))
     ]
 
 
@@ -199,10 +199,12 @@ def _goes_on(neighbour: str, edge: str) -> bool:
     return neighbour.isalnum() and edge.isalnum() and not _UNSPACED.match(edge)
 
 
-@lru_cache(maxsize=2 * MOST_TERMS)
-def _folded(content: str) -> str:
+def _fold(content: str) -> str:
     """A text with what does not matter made alike."""
     return " ".join(unicodedata.normalize("NFKC", content).casefold().split())
+
+
+_fold_term = lru_cache(maxsize=2 * MOST_TERMS)(_fold)  # terms come again with every text
 
 
 def _kind(name: str) -> str:
@@ -234,7 +236,7 @@ def _given_items(given: Mapping[str, Any]) -> list[dict[str, str]]:
         if item.get("isRegex"):
             raise invalid("Items that are regular expressions are not supported here.")
         term = text(item, "text", LONGEST_TERM)
-        if not _folded(term):
+        if not _fold(term):
             raise invalid("An item's text is blank.")
         read[term] = {"text": term}
         if item.get("description") is not None:

@@ -237,11 +237,12 @@ async def test_what_is_deleted_while_it_is_built_does_not_come_back(serve: Serve
         await call(server, "PUT", CATEGORY, FIRST, asked())
         build = await call(server, "POST", f"{CATEGORY}:build", SECOND, version=1)
         await call(server, "DELETE", CATEGORY, SECOND)
+        assert refusal(await call(server, "GET", CATEGORY)) == (404, "ResourceNotFound")
+        await call(server, "PUT", CATEGORY, FIRST, asked())
         async with server.jobs.working():
             await server.idle()
-        assert refusal(await call(server, "GET", CATEGORY)) == (404, "ResourceNotFound")
+        assert (await shown(server))["status"] == "BuildNotStarted"
         assert (await server.client.get(build.headers["Operation-Location"])).json()["status"] == "Canceled"
-        assert (await call(server, "PUT", CATEGORY, FIRST, asked())).json()["status"] == "BuildNotStarted"
 
 
 async def test_categories_survive_a_restart_and_a_build_under_way_is_done_again(serve: Serve, samples: str) -> None:
