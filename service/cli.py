@@ -30,6 +30,7 @@ from service.model.classifier import Classifier, ModelError
 from service.model.examples import ExamplesError
 from service.progress import Steps
 from service.server import app as serving
+from service.server import content_safety_samples
 from service.settings import Log
 
 T = TypeVar("T")
@@ -192,6 +193,17 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
         typer.Option(metavar="NAME=FOLDER", help="Put this trained model behind an endpoint of Amazon Comprehend."),
     ] = None,
     s3_endpoint_url: Annotated[str | None, typer.Option(help="Where S3 is, if not at AWS.")] = None,
+    harm_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CATEGORY=FOLDER",
+            help="The trained model that answers for Content Safety's Hate, SelfHarm, Sexual or Violence; without one "
+            "the severity is always 0.",
+        ),
+    ] = None,
+    largest_sample_file: Annotated[
+        int, typer.Option(min=1, metavar="BYTES", help="The largest sample file of a Content Safety category.")
+    ] = content_safety_samples.MOST_BYTES,
     documented_rates: Annotated[
         bool, typer.Option("--documented-rates", help="Throttle each API as its cloud documents it.")
     ] = False,
@@ -201,7 +213,7 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
     allow_faults: Annotated[bool, typer.Option("--allow-faults", help="Take such rules at /_faults, too.")] = False,
     log_level: Annotated[LogLevel, typer.Option(help="How much is logged.")] = LogLevel.INFO,
 ) -> None:
-    """Answer as Azure Language custom text classification, from models trained here."""
+    """Answer as the clouds' classifiers do, from models trained here."""
     logs.configure(Log(level=log_level.value))
     options = serving.ServeOptions(
         data=data,
@@ -217,6 +229,8 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
         aws_keys=tuple(aws_key or ()),
         comprehend_endpoints=tuple(serving.Endpoint.parse(each) for each in comprehend_endpoint or ()),
         s3_endpoint_url=s3_endpoint_url,
+        harm_models=tuple(harm_model or ()),
+        largest_sample_file=largest_sample_file,
         documented_rates=documented_rates,
         requests_per_minute=requests_per_minute,
         least_job_seconds=least_job_seconds,

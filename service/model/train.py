@@ -12,7 +12,7 @@ from hashlib import sha256
 from itertools import chain
 from math import exp, log
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import sklearn
@@ -96,7 +96,7 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
 
     with threadpool_limits(limits=1):  # or the last bits of sums would depend on the number of processors
         progress(0.0, "reading the texts")
-        words, characters, features = _read([row.text for row in rows], len(labels))
+        words, characters, features = read_grams([row.text for row in rows], len(labels))
         unseen = np.empty((min(len(rows), max(_MANY_ROWS, _MOST_UNSEEN_SCORES // len(labels))), len(labels)))
         for fold in range(steps - 1):
             progress((fold + 0.2) / steps, f"learning without part {fold + 1} of {steps - 1}")
@@ -108,7 +108,7 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
         calibrated = calibrate(linear, unseen, truth[: len(unseen)], len(rows))
 
     threshold = 0.0 if single else _threshold(calibrated.scores, truth[: len(unseen)])
-    manifest = Manifest(name, task, tuple(labels), threshold, calibrated.calibration, _trained(rows))
+    manifest = Manifest(name, task, tuple(labels), threshold, calibrated.calibration, provenance(rows))
     content = contents(manifest, words, characters, calibrated.weights, calibrated.bias)
     answered = [row.labels for row in rows[: len(unseen)]]
     estimate = compare(task=task, labels=labels, threshold=threshold, scores=calibrated.scores, truth=answered)
@@ -185,7 +185,7 @@ def _folds(rows: Sequence[Example], most: int) -> NDArray[np.intp]:
     return np.array([part[row.text] for row in rows])
 
 
-def _read(texts: Sequence[str], labels: int) -> tuple[Vocabulary, Vocabulary, csr_matrix]:
+def read_grams(texts: Sequence[str], labels: int) -> tuple[Vocabulary, Vocabulary, csr_matrix]:
     """What there is to know of the texts: words, runs of characters, and each text's weight of each."""
     most = min(_MOST_GRAMS, _MOST_WEIGHTS // labels // 2)
     words = _vocabulary(map(word_grams, texts), len(texts), most)
@@ -223,7 +223,7 @@ def _learn_exclusive(features: csr_matrix, truth: Truth) -> _Linear:
     if len(present) < 2:
         linear.bias[present] = 1
         return linear
-    machine, converged = _machine(features, answers, strictness=1)
+    machine, converged = fit_machine(features, answers, strictness=1)
     coefficients, intercepts = machine.coef_, machine.intercept_
     if len(present) == 2:  # of two classes only the second is learnt: the first is its opposite
         coefficients, intercepts = np.vstack([-coefficients, coefficients]), np.append(-intercepts, intercepts)
@@ -238,7 +238,7 @@ def _learn_each(features: csr_matrix, truth: Truth) -> _Linear:
     all_converged = True
     for column, answers in enumerate(truth.T):
         if answers.any() and not answers.all():
-            machine, converged = _machine(features, answers, strictness=0.3)
+            machine, converged = fit_machine(features, answers, strictness=0.3)
             linear.weights[:, column] = machine.coef_[0]
             linear.bias[column] = machine.intercept_[0]
             all_converged &= converged
@@ -251,10 +251,15 @@ def _constant(grams: int, labels: int) -> _Linear:
     return _Linear(np.zeros((grams, labels)), np.full(labels, -1.0), converged=True)
 
 
-def _machine(features: csr_matrix, answers: NDArray[Any], *, strictness: float) -> tuple[LinearSVC, bool]:
-    """A support vector machine (`strictness` is its C), and whether learning came to its end, at the second attempt."""
+def fit_machine(
+    features: csr_matrix, answers: NDArray[Any], *, strictness: float, weights: Literal["balanced"] | None = None
+) -> tuple[LinearSVC, bool]:
+    """A support vector machine, and whether learning came to its end, at the second attempt.
+
+    `strictness` is its C; with balanced `weights` the few rows of a class count for as much as the many of another.
+    """
     for most in (1_000, 10_000):
-        machine = LinearSVC(C=strictness, dual=True, random_state=_SEED, max_iter=most)
+        machine = LinearSVC(C=strictness, class_weight=weights, dual=True, random_state=_SEED, max_iter=most)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # told by the return value
             warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # rare classes are expected
@@ -289,14 +294,14 @@ def _calibrate_exclusive(linear: _Linear, unseen: Floats, truth: Truth, document
 
 def _calibrate_each(linear: _Linear, unseen: Floats, truth: Truth, _documents: int) -> _Calibrated:
     """Each label's own slope and offset (Platt 1999), put into the weights."""
-    fitted = [_slope_and_offset(margins, answers) for margins, answers in zip(unseen.T, truth.T, strict=True)]
+    fitted = [slope_and_offset(margins, answers) for margins, answers in zip(unseen.T, truth.T, strict=True)]
     slopes, offsets = np.array(fitted).T
     calibration = Calibration(temperature=1.0, curvature=0.0, floor=0.0)
     scores = calibration.multi(slopes * unseen + offsets)
     return _Calibrated(slopes * linear.weights, slopes * linear.bias + offsets, calibration, scores)
 
 
-def _slope_and_offset(margins: Floats, answers: Truth) -> tuple[float, float]:
+def slope_and_offset(margins: Floats, answers: Truth) -> tuple[float, float]:
     """The logistic curve through margins and answers, with Platt's targets for few rows and never falling."""
     positives = int(answers.sum())
     targets = np.where(answers, (positives + 1) / (positives + 2), 1 / (len(answers) - positives + 2))
@@ -323,7 +328,7 @@ def _threshold(scores: Floats, truth: Truth) -> float:
     return round(float(descending[best : best + 2].mean()), 4)
 
 
-def _trained(rows: Sequence[Example]) -> dict[str, object]:
+def provenance(rows: Sequence[Example]) -> dict[str, object]:
     """Where a model comes from, in words that say nothing of any text."""
     digest = sha256()
     for row in rows:

@@ -37,12 +37,16 @@ from service.server import (
     comprehend_classifiers,
     comprehend_endpoints,
     comprehend_jobs,
+    content_safety_categories,
+    content_safety_samples,
     content_understanding,
     content_understanding_analyzers,
     faults,
 )
 from service.server.backend import Backend
 from service.server.containers import Containers
+from service.server.content_safety import ContentSafety
+from service.server.content_safety_harms import Harms
 from service.server.faults import Faults
 from service.server.gateway import Gateway, Resource, Window, fault_route
 from service.server.jobs import Jobs, Work, alongside
@@ -111,9 +115,10 @@ class ServeOptions:
     address. `port` 0 takes a free one. `plaintext` allows HTTP without TLS on other addresses. `public_url` is where
     clients reach the server when that is not what they write as Host (behind a proxy that ends TLS). `containers` are
     where training data may be read, each NAME=FOLDER or NAME=URL. `aws_keys` are those that may sign requests to Amazon
-    Comprehend, each ACCESS_KEY_ID:SECRET; `s3_endpoint_url` is where S3 is, if not at AWS. `documented_rates` throttles
-    as the clouds document it, `requests_per_minute` at a rate of one's own. `faults` is a file of rules, `allow_faults`
-    opens /_faults. No job is shown as done before `least_job_seconds`.
+    Comprehend, each ACCESS_KEY_ID:SECRET; `s3_endpoint_url` is where S3 is, if not at AWS. `harm_models` answer for
+    Content Safety's harm categories, each CATEGORY=FOLDER; its sample files may have `largest_sample_file` bytes.
+    `documented_rates` throttles as the clouds document it, `requests_per_minute` at a rate of one's own. `faults` is a
+    file of rules, `allow_faults` opens /_faults. No job is shown as done before `least_job_seconds`.
     """
 
     data: Path
@@ -129,6 +134,8 @@ class ServeOptions:
     aws_keys: tuple[str, ...] = field(default=(), repr=False)
     comprehend_endpoints: tuple[Endpoint, ...] = ()
     s3_endpoint_url: str | None = None
+    harm_models: tuple[str, ...] = ()
+    largest_sample_file: int = content_safety_samples.MOST_BYTES
     documented_rates: bool = False
     requests_per_minute: int | None = None
     least_job_seconds: float = 0.0
@@ -171,13 +178,14 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
     """
     rules = faults.load(options.faults) if options.faults else ()
     containers, secrets = Containers.parse(options.containers), _secrets(options.aws_keys)
+    harms = await asyncio.to_thread(Harms.load, options.harm_models)
     telemetry = Telemetry()
     models = Models(options.data / "models")
     async with Store.open(options.data) as store:
         await _deploy(options.models, models, store)
         with Trainer() as trainer:
-            s3 = S3(options.s3_endpoint_url)
-            backend = Backend(store, models, trainer, containers, s3, options.documented_rates)
+            s3, rates = S3(options.s3_endpoint_url), options.documented_rates
+            backend = Backend(store, models, trainer, containers, s3, rates, harms, options.largest_sample_file)
             for endpoint in options.comprehend_endpoints:
                 classifier = await asyncio.to_thread(models.add, endpoint.model)
                 await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time())
@@ -197,9 +205,10 @@ def make_jobs(
     backend: Backend, telemetry: Telemetry, least_seconds: float = 0.0, clock: Callable[[], float] = time.time
 ) -> Jobs:
     """The jobs of every API: what each kind is, and which of them train."""
-    works = {
+    works: dict[str, Work] = {
         azure_language.KIND: partial(azure_language.classify, backend=backend),
         azure_language_2021.ANALYSIS: partial(azure_language_2021.analyze, backend=backend),
+        content_safety_categories.DELETION: partial(content_safety_categories.delete, backend=backend),
         content_understanding.KIND: partial(content_understanding.classify, backend=backend),
         content_understanding_analyzers.KIND: partial(content_understanding_analyzers.analyze, backend=backend),
     }
@@ -208,6 +217,7 @@ def make_jobs(
         azure_language_2021.TRAINING: partial(azure_language_2021.learn, backend=backend),
         comprehend_classifiers.KIND: partial(comprehend_classifiers.train, backend=backend, s3=backend.s3),
         comprehend_jobs.KIND: partial(comprehend_jobs.classify, backend=backend, s3=backend.s3),
+        content_safety_categories.BUILD: partial(content_safety_categories.build, backend=backend),
     }
     return Jobs(backend.store, works, telemetry, least_seconds, trainings=trainings, clock=clock)
 
@@ -218,6 +228,7 @@ def apis(backend: Backend, jobs: Jobs, gateway: Gateway, aws_keys: Mapping[str, 
         *azure_language.Runtime(backend, jobs).routes(gateway),
         *azure_language_authoring.Authoring(backend, jobs).routes(gateway),
         *azure_language_2021.Previews(backend, jobs).routes(gateway),
+        *ContentSafety(backend, jobs).routes(gateway),
         *content_understanding.Classifiers(backend, jobs).routes(gateway),
         *content_understanding_analyzers.Analyzers(backend, jobs).routes(gateway),
         *_comprehend(backend, jobs, gateway, aws_keys or {}).routes(),

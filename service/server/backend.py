@@ -1,8 +1,10 @@
 """What stands behind every API of the server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from service.server import content_safety_samples
 from service.server.containers import Containers
+from service.server.content_safety_harms import Harms
 from service.server.gateway import Window
 from service.server.models import Models
 from service.server.s3 import S3
@@ -14,7 +16,8 @@ from service.server.training import Trainer
 class Backend:
     """State, models, the process that trains them, and where data is read.
 
-    `documented_rates` says whether the request rates of the vendors' documentation are kept; sizes always are.
+    `documented_rates` says whether the request rates of the vendors' documentation are kept; sizes always are, but that
+    of Content Safety's sample files, in bytes, is for the operator to choose. `harms` are Content Safety's, too.
     """
 
     store: Store
@@ -23,6 +26,8 @@ class Backend:
     containers: Containers
     s3: S3
     documented_rates: bool = False
+    harms: Harms = field(default_factory=lambda: Harms({}))
+    largest_sample_file: int = content_safety_samples.MOST_BYTES
 
     def window(self, limit: int, seconds: float) -> Window | None:
         """A documented rate, where such are kept."""

@@ -175,16 +175,23 @@ class Gateway:
 class Resource:
     """One path of an API, as an ASGI application; with no operations, every path that no API has.
 
-    `api` is what fault rules and metrics call it; `versions` are its api-versions, None where the path says which.
+    `api` is what fault rules and metrics call it; `versions` are its api-versions, None where the path says which;
+    `refused` puts a refusal into words, for an API that has words of its own.
     """
 
     def __init__(
-        self, gateway: Gateway, api: Api, versions: Collection[str] | None, operations: Mapping[str, Operation]
+        self,
+        gateway: Gateway,
+        api: Api,
+        versions: Collection[str] | None,
+        operations: Mapping[str, Operation],
+        refused: Callable[[Refusal], Response] = Refusal.response,
     ) -> None:
         self._gateway = gateway
         self._api = api
         self._versions = versions
         self._operations = operations
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, whatever happens."""
@@ -194,14 +201,14 @@ class Resource:
         try:
             response = await self._respond(operation, scope, receive)
         except Refusal as refusal:
-            response = refusal.response()
+            response = self._refused(refusal)
         except Unavailable as error:
-            response = Refusal.plain(503, retry_after=error.retry_after or 1.0).response()
+            response = self._refused(Refusal.plain(503, retry_after=error.retry_after or 1.0))
         except ClientDisconnect:
-            response = Refusal.plain(400).response()
+            response = self._refused(Refusal.plain(400))
         except Exception:  # whatever it was, the client gets an answer and the operator the traceback
             log.exception("request_failed", operation=name)
-            response = Refusal.plain(500).response()
+            response = self._refused(Refusal.plain(500))
         response.headers["apim-request-id"] = str(uuid.UUID(int=_request_ids.getrandbits(128)))
         response.headers["x-content-type-options"] = "nosniff"
         telemetry = self._gateway.telemetry
@@ -240,7 +247,7 @@ class Resource:
                 raise Refusal.plain(fault.status, retry_after=fault.retry_after)
             response = await self._handled(operation, call)
         except Refusal as refusal:
-            response = refusal.response()
+            response = self._refused(refusal)
         return spoil(response, fault.body) if fault.body else response
 
     def _check_version(self, call: Call) -> None:

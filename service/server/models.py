@@ -1,6 +1,7 @@
 """The models of the server: a folder in which each has the name of its content, and those in use in memory."""
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from service.errors import Misconfigured
@@ -29,6 +30,13 @@ class Models:
             raise Misconfigured(f"model {source} cannot be copied to {file} ({error.strerror})") from None
         self._loaded[classifier.digest] = classifier
         return classifier
+
+    def remove(self, digest: str) -> None:
+        """Take a model out of the folder, if it is there; not for the event loop. Raises `OSError`."""
+        self._loaded.pop(digest, None)
+        (self.folder / digest / FILE_NAME).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            (self.folder / digest).rmdir()
 
     def has(self, digest: str) -> bool:
         """Whether the folder holds a model."""

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from service.model.classifier import FILE_NAME, Task
 from service.model.evaluate import Evaluation, evaluate
@@ -104,3 +104,26 @@ def learn(folder: Path, rows: Sequence[Example], tests: Sequence[Example], task:
         except ExamplesError:  # no test row belongs to a class that was learnt
             measured = trained.estimate
     return Learnt(classifier.digest, task, tuple(classifier.labels), trained.documents, measured, trained.warnings)
+
+
+class LearntCategory(NamedTuple):
+    """A category's model that is in the folder of models now, and what is to be said of it, to people."""
+
+    digest: str
+    ranking: float
+    warnings: tuple[str, ...]
+
+
+def learn_category(folder: Path, name: str, positives: Sequence[str], negatives: Sequence[str]) -> LearntCategory:
+    """Learn one category from examples of it, and put its model into the folder of models.
+
+    For `Trainer.run`. Raises as `learn`.
+    """
+    from service.model import category  # noqa: PLC0415  as in `learn`
+
+    learnt = category.learn_category(name, positives, negatives)
+    try:
+        learnt.save(folder / learnt.classifier.digest)
+    except OSError as error:
+        raise TrainingFailed(f"the model cannot be written to {folder / FILE_NAME}: {error.strerror}") from None
+    return LearntCategory(learnt.classifier.digest, learnt.ranking, learnt.warnings)

@@ -13,7 +13,7 @@ from service.model import archive
 from service.model.classifier import Classifier, Task
 from service.model.evaluate import evaluate
 from service.model.examples import Example, ExamplesError, hold_out
-from service.model.train import FEWEST_ROWS, Trained, _folds, _learn_each, _learn_exclusive, _machine, train
+from service.model.train import FEWEST_ROWS, Trained, _folds, _learn_each, _learn_exclusive, fit_machine, train
 from tests.model.conftest import multi_label_rows, single_label_rows
 
 
@@ -209,7 +209,7 @@ def test_many_classes_are_learnt() -> None:
 @pytest.mark.parametrize(("scale", "finished"), [(1, True), (1e5, False)])
 def test_learning_that_does_not_come_to_its_end_says_so_and_warns_nobody_else(scale: float, finished: bool) -> None:
     values = np.sin(np.arange(400.0)).reshape(40, 10) * scale
-    _, came_to_its_end = _machine(csr_matrix(values), np.arange(40) % 2, strictness=1)
+    _, came_to_its_end = fit_machine(csr_matrix(values), np.arange(40) % 2, strictness=1)
     assert came_to_its_end is finished
 
 

@@ -15,11 +15,13 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from service.model.category import learn_category
 from service.model.examples import Example
 from service.model.train import train
 from service.server.app import apis, application, health, make_jobs
 from service.server.backend import Backend
 from service.server.containers import Containers
+from service.server.content_safety_harms import Harms
 from service.server.faults import Faults, parse
 from service.server.gateway import Gateway, Window, fault_route
 from service.server.jobs import Jobs
@@ -48,6 +50,14 @@ MULTI = [
         for other in TEXTS["crash"]
     ),
     *(Example(text, text, ()) for text in ("good morning", "hello there", "thank you all", "nice day")),
+]
+
+
+DRUGS = [
+    f"{who} {what} {where}"
+    for who in ("anyone", "my dealer", "we always", "a friend of mine", "you should try and")
+    for what in ("sells pills", "smoke weed", "get high on powder", "buy some pills cheaply")
+    for where in ("behind the station", "before class", "at the party tonight")
 ]
 
 
@@ -112,6 +122,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def harm_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained models: `hate` is of one category, `moderation` multi-label, `verdict` single-label."""
+    folder = tmp_path_factory.mktemp("harms")
+    learn_category("drugs", DRUGS).save(folder / "drugs")
+    labels = {"billing": ("self_harm",), "crash": ("Violence",), "account": ()}
+    rows = [Example(one.id, f"{one.text} {n}", labels[one.labels[0]]) for one in SINGLE for n in range(3)]
+    train(rows, task="multi_label", name="moderation").save(folder / "moderation")
+    verdicts = [Example(one.id, one.text, ("positive" if one.labels[0] == "crash" else "fine",)) for one in SINGLE]
+    train(verdicts, task="single_label", name="verdict").save(folder / "verdict")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trainer() -> Iterator[Trainer]:
     """One process that trains for all tests: it takes seconds to start."""
     with Trainer() as trainer:
@@ -135,6 +158,7 @@ def serve(models: Path, trainer: Trainer, tmp_path: Path) -> Serve:
         s3: str | None = None,
         aws_keys: Mapping[str, str] | None = None,
         documented_rates: bool = False,
+        harm_models: Sequence[str] = (),
         **more: Any,
     ) -> AsyncIterator[Server]:
         telemetry, clock, kept = Telemetry(), clock or Clock(), Models(folder / "models")
@@ -142,7 +166,8 @@ def serve(models: Path, trainer: Trainer, tmp_path: Path) -> Serve:
             for name in ("tickets", "topics"):
                 classifier = kept.add(models / name)
                 await store.deploy(name, "production", classifier.task, classifier.digest)
-            backend = Backend(store, kept, trainer, Containers.parse(containers), S3(s3), documented_rates)
+            read, harms = Containers.parse(containers), Harms.load(harm_models)
+            backend = Backend(store, kept, trainer, read, S3(s3), documented_rates, harms)
             jobs = make_jobs(backend, telemetry, clock=clock, **more)
             gateway = Gateway([key.encode() for key in keys], Faults(parse(faults)), telemetry, window, public_url=None)
             app = application(

@@ -36,3 +36,13 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
         Models(tmp_path / "kept").add(tmp_path)
     with pytest.raises(ModelError):
         Models(tmp_path / "kept").get("unknown")
+
+
+def test_a_model_that_is_removed_is_gone(models: Path, tmp_path: Path) -> None:
+    kept = Models(tmp_path)
+    digest = kept.add(models / "tickets").digest
+    for _ in range(2):  # also where it is gone already
+        kept.remove(digest)
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(ModelError):
+            kept.get(digest)

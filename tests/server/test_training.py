@@ -6,8 +6,8 @@ import pytest
 
 from service.model.examples import Example, ExamplesError
 from service.server.models import Models
-from service.server.training import Trainer, TrainingFailed, learn
-from tests.server.conftest import BILLING, SINGLE
+from service.server.training import Trainer, TrainingFailed, learn, learn_category
+from tests.server.conftest import BILLING, DRUGS, SINGLE
 
 
 def end_oneself() -> None:
@@ -31,6 +31,15 @@ def test_without_test_rows_a_model_is_worth_its_own_estimate(trainer: Trainer, t
 def test_too_little_to_learn_from_is_told_as_such(trainer: Trainer, tmp_path: Path) -> None:
     with pytest.raises(ExamplesError):
         trainer.run(learn, tmp_path, SINGLE[:2], [], "single_label", "tickets")
+
+
+def test_a_category_is_learnt_and_kept(trainer: Trainer, tmp_path: Path) -> None:
+    learnt = trainer.run(learn_category, tmp_path, "drugs", DRUGS, [])
+    assert Models(tmp_path).get(learnt.digest).labels == ("drugs",)
+    assert (learnt.ranking > 0.9, len(learnt.warnings)) == (True, 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingFailed, match="cannot be written"):
+        trainer.run(learn_category, tmp_path / "file", "drugs", DRUGS, [])
 
 
 def test_a_process_that_dies_fails_its_training_and_not_the_next() -> None:

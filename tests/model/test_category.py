@@ -1,0 +1,167 @@
+import random
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.model import category
+from service.model.category import LearntCategory, learn_category
+from service.model.classifier import Classifier, ModelError
+from service.model.examples import ExamplesError, read, select
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+POSITIVES = [
+    f"{who} {what} {when}"
+    for who, what, when in product(
+        ("we", "my crew and I", "nobody else could"),
+        ("sailed around the cape", "hoisted the mainsail", "reefed the jib in a squall", "moored in the harbour"),
+        ("at dawn", "last week", "against the tide", "with two sailors", "in the regatta"),
+    )
+]
+NEGATIVES = [
+    f"{who} {what} {when}"
+    for who, what, when in product(
+        ("we", "my crew and I", "nobody else could"),
+        ("drove around the town", "painted the fence", "baked the cake", "parked in the garage"),
+        ("at dawn", "last week", "against the clock", "with two friends", "in the contest"),
+    )
+]
+SAILING, DRIVING = "they reefed the mainsail against the tide", "they parked and baked against the clock"
+TICKET = "I was charged twice for my order, please send the money back."
+
+
+def shuffle(things: list[Any]) -> None:
+    random.Random(1).shuffle(things)  # noqa: S311  always the same order, for no secret
+
+
+@pytest.fixture(scope="module")
+def alone() -> LearntCategory:
+    return learn_category("sailing", POSITIVES)
+
+
+@pytest.fixture(scope="module")
+def told() -> LearntCategory:
+    return learn_category("sailing", POSITIVES, NEGATIVES)
+
+
+def test_a_category_is_learnt_from_positives_alone(alone: LearntCategory) -> None:
+    sailing, ticket = alone.classifier.classify([SAILING, TICKET])
+    assert [found.name for found in sailing] == ["sailing"]
+    assert ticket == ()
+    assert alone.ranking > 0.95
+    (warning,) = alone.warnings
+    assert "without negatives" in warning
+
+
+def test_negatives_say_where_a_category_begins(alone: LearntCategory, told: LearntCategory) -> None:
+    (sailing,), (driving,) = told.classifier.scores([SAILING, DRIVING])
+    assert sailing >= 0.5 > driving
+    assert driving < alone.classifier.scores([DRIVING])[0, 0]
+    assert told.warnings == ()
+
+
+def test_few_negatives_and_positives_are_warned_of() -> None:
+    warnings = " ".join(learn_category("sailing", POSITIVES[:30], NEGATIVES[:25]).warnings)
+    assert "25 negatives" in warnings
+    assert "30 positives" in warnings
+
+
+def test_seven_in_ten_positives_not_seen_are_found_where_nothing_else_says_where_a_category_begins() -> None:
+    shuffled = POSITIVES.copy()
+    shuffle(shuffled)
+    scores = learn_category("sailing", shuffled[:40]).classifier.scores(shuffled[40:])
+    assert (scores >= 0.5).mean() >= 0.6
+
+
+def test_the_same_texts_in_any_order_make_the_same_bytes(told: LearntCategory, tmp_path: Path) -> None:
+    again = learn_category("sailing", [*reversed(POSITIVES), POSITIVES[0]], [*reversed(NEGATIVES)])
+    assert again.save(tmp_path / "one").read_bytes() == told.save(tmp_path / "other").read_bytes()
+    loaded = Classifier.load(tmp_path / "one")
+    assert (loaded.task, loaded.labels, loaded.threshold) == ("multi_label", ("sailing",), 0.5)
+
+
+def test_a_file_that_was_tampered_with_is_refused(alone: LearntCategory, tmp_path: Path) -> None:
+    path = alone.save(tmp_path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ModelError):
+        Classifier.load(tmp_path)
+
+
+def test_a_category_with_nothing_in_common_cannot_be_learnt() -> None:
+    texts = category._background(without=frozenset()).texts
+    shuffle(texts)
+    with pytest.raises(ExamplesError, match="cannot be told from other texts"):
+        learn_category("anything", texts[:60])
+
+
+def test_a_category_that_negatives_are_just_as_much_of_cannot_be_learnt() -> None:
+    texts = POSITIVES.copy()
+    shuffle(texts)
+    with pytest.raises(ExamplesError, match="cannot be told from the negatives"):
+        learn_category("sailing", texts[::2], texts[1::2])
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "reason"),
+    [
+        (POSITIVES[:9] + POSITIVES[:9], [], "9 different positives are too few"),
+        (POSITIVES, [*NEGATIVES, POSITIVES[3]], "as positive and as negative: 1"),
+        ([], NEGATIVES, "0 different positives"),
+    ],
+)
+def test_what_makes_no_category_is_said(positives: list[str], negatives: list[str], reason: str) -> None:
+    with pytest.raises(ExamplesError, match=reason) as caught:
+        learn_category("sailing", positives, negatives)
+    assert POSITIVES[3] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "positives", [["\ud800", "", " ", *"0123456789"], ["今天天气很好", *map(chr, range(0x4E00, 0x4E20))]]
+)
+def test_any_texts_make_a_category_or_are_refused(positives: list[str]) -> None:
+    try:
+        learnt = learn_category("any", positives)
+    except ExamplesError:
+        return
+    assert 0 <= learnt.classifier.scores(["anything"])[0, 0] <= 1
+
+
+# What a category is worth on public data ----------------------------------------------------------
+
+TRAVEL = (
+    "translate travel_alert travel_notification travel_suggestion timezone vaccines book_flight book_hotel car_rental "
+    "carry_on exchange_rate flight_status international_visa lost_luggage plug_type"
+)
+CREDIT = (
+    "replacement_card_duration expiration_date damaged_card improve_credit_score report_lost_card card_declined "
+    "credit_limit_change apr redeem_rewards credit_limit rewards_balance application_status credit_score new_card "
+    "international_fees"
+)
+TASKS = [
+    ("sms_spam", "spam"),
+    ("clinc150_small", TRAVEL),
+    ("clinc150_small", CREDIT),
+    ("banking77", "lost_or_stolen_card"),
+]
+
+
+def f1(source: str, labels: frozenset[str], negatives: int) -> float:
+    """Of a category of a public set, from 50 positives of its training rows, on its test rows."""
+    rows = read(DATA / f"{source}.jsonl")
+    learn, measure = select(rows, "train"), select(rows, "test")
+    shuffle(learn)
+    positives = [row.text for row in learn if labels.intersection(row.labels)][:50]
+    others = [row.text for row in learn if not labels.intersection(row.labels) and row.text not in positives]
+    found = learn_category("it", positives, others[:negatives]).classifier.scores([row.text for row in measure])[:, 0]
+    truth = [bool(labels.intersection(row.labels)) for row in measure]
+    hits = sum(score >= 0.5 and true for score, true in zip(found, truth, strict=True))
+    return float(2 * hits / ((found >= 0.5).sum() + sum(truth)))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the public data sets are not there ({DATA})")
+@pytest.mark.parametrize(("negatives", "floor"), [(0, 0.6), (50, 0.65), (500, 0.75)])
+def test_public_categories_of_50_positives(negatives: int, floor: float) -> None:
+    found = [f1(source, frozenset(labels.split()), negatives) for source, labels in TASKS]
+    assert sum(found) / len(found) >= floor, found
+    assert min(found) >= 0.3, found
