@@ -1,24 +1,26 @@
 """Files as pages of text: plain text, PDF (pypdf) and Word (python-docx); for threads, not for the event loop.
 
 What kind a file is, its content says, not its name. Plain text is UTF-8 (or UTF-16 with a byte order mark), and a form
-feed ends a page; a Word file is one page. Files are read as if they were hostile: sizes and numbers of pages are
-bounded, also those of what is compressed inside.
+feed ends a page; a Word file is one page, its tables in their places. Files are read as if they were hostile: sizes and
+numbers of pages are bounded, also those of what is compressed inside, and so is the time that a PDF's pages may take.
 """
 
 import io
 import logging
+import time
 import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import docx
 import pypdf
-from pypdf.errors import PyPdfError
+from docx.oxml.ns import qn
 
 MOST_BYTES = 200 * 2**20
 MOST_TEXT_BYTES = 2**20
 MOST_CHARACTERS = 1_000_000
 MOST_PAGES = 300
+MOST_SECONDS = 60.0  # forms inside forms can make a small PDF go on for years
 _MOST_UNPACKED = 64 * 2**20
 _WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
@@ -36,12 +38,12 @@ class Pages(NamedTuple):
     texts: Sequence[str]
 
 
-def read(content: bytes) -> Pages:
-    """The pages of a file; raises `Unreadable`."""
+def read(content: bytes, seconds: float = MOST_SECONDS) -> Pages:
+    """The pages of a file, where a PDF's can be made out in so many seconds; raises `Unreadable`."""
     if not content:
         raise Unreadable("the file is empty")
     if content.startswith(b"%PDF-"):
-        pages = Pages("application/pdf", _pdf(content))
+        pages = Pages("application/pdf", _pdf(content, seconds))
     elif content.startswith(b"PK\x03\x04"):
         pages = Pages(_WORD, [_word(content)])
     else:
@@ -67,21 +69,28 @@ def _text(content: bytes) -> list[str]:
     return pages[:-1] if len(pages) > 1 and not pages[-1].strip() else pages
 
 
-def _pdf(content: bytes) -> list[str]:
+def _pdf(content: bytes, seconds: float) -> list[str]:
     try:
-        return _pdf_texts(pypdf.PdfReader(io.BytesIO(content)))
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
+        return _pdf_texts(pypdf.PdfReader(io.BytesIO(content)), time.monotonic() + seconds)
+    except Unreadable:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever a damaged file makes pypdf and its decoders raise
         raise Unreadable(f"the PDF is damaged ({type(error).__name__})") from None
 
 
-def _pdf_texts(reader: pypdf.PdfReader) -> list[str]:
+def _pdf_texts(reader: pypdf.PdfReader, deadline: float) -> list[str]:
+    def keep_time(*_: object) -> None:
+        if time.monotonic() >= deadline:
+            raise Unreadable("the PDF takes too long to read")
+
     if reader.is_encrypted and not reader.decrypt(""):
         raise Unreadable("the PDF is encrypted")
     if len(reader.pages) > MOST_PAGES:
         raise Unreadable(f"the PDF has {len(reader.pages)} pages, more than {MOST_PAGES}")
     texts, room = [], MOST_CHARACTERS
     for page in reader.pages:
-        texts.append(page.extract_text()[:room])
+        text = page.extract_text(visitor_operand_before=keep_time)[:room]
+        texts.append(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))  # fonts may map to halves
         room -= len(texts[-1])
     return texts or [""]
 
@@ -91,8 +100,7 @@ def _word(content: bytes) -> str:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_archive(archive)
         document = docx.Document(io.BytesIO(content))
-        parts = [paragraph.text for paragraph in document.paragraphs]
-        parts += [cell.text for table in document.tables for row in table.rows for cell in row.cells]
+        parts = [paragraph.text for paragraph in document.element.body.iter(qn("w:p"))]
     except Unreadable:
         raise
     except Exception as error:  # noqa: BLE001  whatever a damaged archive makes lxml and python-docx raise

@@ -1,7 +1,10 @@
 import io
 import zipfile
 from contextlib import suppress
+from typing import Any
 
+import docx
+import pypdf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +37,63 @@ def test_a_word_document_is_one_page() -> None:
     kind, texts = read(word(["The invoice", "is due"]))
     assert kind.endswith("wordprocessingml.document")
     assert list(texts) == ["The invoice\nis due"]
+
+
+def table_document(**changes: bytes) -> bytes:
+    """A Word document of a table between two paragraphs, with changes made inside its XML."""
+    document, file, changed = docx.Document(), io.BytesIO(), io.BytesIO()
+    document.add_paragraph("before")
+    for cell, text in zip(document.add_table(1, 2).rows[0].cells, ("left", "right"), strict=True):
+        cell.text = text
+    document.add_paragraph("after")
+    document.save(file)
+    with zipfile.ZipFile(file) as made, zipfile.ZipFile(changed, "w") as copy:
+        for member in made.namelist():
+            content = made.read(member)
+            for old, new in changes.items():
+                content = content.replace(b"<w:%b>" % old.encode(), new)
+            copy.writestr(member, content)
+    return changed.getvalue()
+
+
+def test_tables_of_a_word_document_are_read_in_their_places() -> None:
+    assert read(table_document()).texts == ["before\nleft\nright\nafter"]
+
+
+def test_a_cell_that_claims_to_span_millions_of_columns_is_read_once() -> None:
+    wide = table_document(tcPr=b'<w:tcPr><w:gridSpan w:val="900000000"/>')
+    assert read(wide).texts == ["before\nleft\nright\nafter"]
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
+def test_an_encrypted_pdf_is_read_only_if_it_takes_no_password(algorithm: str) -> None:
+    for password, is_read in (("", True), ("secret", False)):
+        writer, file = pypdf.PdfWriter(clone_from=io.BytesIO(pdf(["a page"]))), io.BytesIO()
+        writer.encrypt(password, owner_password="owner", algorithm=algorithm)
+        writer.write(file)
+        if is_read:
+            assert read(file.getvalue()).texts == ["a page"]
+        else:
+            with pytest.raises(Unreadable, match="encrypted"):
+                read(file.getvalue())
+
+
+def test_a_pdf_that_takes_too_long_is_given_up() -> None:
+    with pytest.raises(Unreadable, match="too long"):
+        read(pdf(["a page"]), seconds=0)
+
+
+def test_halves_of_characters_in_a_pdf_become_text_that_can_be_written() -> None:
+    writer, file = pypdf.PdfWriter(clone_from=io.BytesIO(pdf(["A"]))), io.BytesIO()
+    mapping = pypdf.generic.DecodedStreamObject()
+    mapping.set_data(
+        b"begincmap\n1 begincodespacerange <00> <FF> endcodespacerange\n1 beginbfchar\n<41> <D800>\nendbfchar\nendcmap"
+    )
+    page: Any = writer.pages[0]
+    font = page["/Resources"]["/Font"]["/F1"]
+    font[pypdf.generic.NameObject("/ToUnicode")] = writer._add_object(mapping)
+    writer.write(file)
+    assert read(file.getvalue()).texts == ["\ufffd"]
 
 
 def archive(**members: bytes) -> bytes:
