@@ -108,7 +108,7 @@ class Containers:
 
     def has_url(self, url: str) -> bool:
         """Whether a URL is one of a blob, there or not, in a container that is known."""
-        return unquote(urlsplit(url).path).lstrip("/").partition("/")[0] in self
+        return _places(url)[0] in self
 
     def read(self, container: str, blob: str) -> bytes:
         """The content of a blob, not for the event loop; raises `BlobMissing`."""
@@ -118,5 +118,14 @@ class Containers:
 
     def read_url(self, url: str) -> bytes:
         """The content of a blob by its URL, `https://ACCOUNT…/CONTAINER/BLOB`; raises `BlobMissing`."""
-        container, _, blob = unquote(urlsplit(url).path).lstrip("/").partition("/")
-        return self.read(container, blob)
+        return self.read(*_places(url))
+
+
+def _places(url: str) -> tuple[str, str]:
+    """The container and the blob that a URL names; empty where it is no URL."""
+    try:
+        path = unquote(urlsplit(url).path)
+    except ValueError:
+        return "", ""
+    container, _, blob = path.lstrip("/").partition("/")
+    return container, blob

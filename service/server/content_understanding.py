@@ -24,7 +24,9 @@ Behaviour chosen where the service's is not documented:
   `markdown` where its category names an analyzer, as documented; `fields` are empty, and page sizes are not told.
 * A file that cannot be read ends as Failed with InvalidContent. An id that is taken is replaced, never a 409.
 
-Not done: analyzers behind categories, `range`, tags as filters, listing in pages, usage.
+Lists come in pages of a hundred, in the order of ids, with a `nextLink`.
+
+Not done: analyzers behind categories, `range`, tags as filters, usage.
 """
 
 from collections.abc import Mapping
@@ -49,6 +51,7 @@ from service.server.content_understanding_wire import (
     invalid,
     json_body,
     likeness,
+    listed,
     moment,
     named,
     not_found,
@@ -130,9 +133,9 @@ class Classifiers:
         """Show a classifier."""
         return answer(_shown(*self._known(call)))
 
-    async def list(self, call: Call) -> Response:  # noqa: ARG002  nothing of the request matters
-        """Show all classifiers."""
-        return answer({"value": [_shown(name, kept) for name, kept in self._store.resources(RESOURCE).items()]})
+    async def list(self, call: Call) -> Response:
+        """Show the classifiers, page by page."""
+        return answer(listed(call, self._store.resources(RESOURCE), _shown))
 
     async def patch(self, call: Call) -> Response:
         """Change description and tags."""
@@ -153,9 +156,10 @@ class Classifiers:
         encoding = call.query.get("stringEncoding", ENCODINGS[0])
         if encoding not in ENCODINGS:
             raise invalid(f"stringEncoding is to be one of {', '.join(ENCODINGS)}.")
-        content = await call.body(pages.MOST_BYTES)
+        is_json = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
+        content = await call.body(MOST_BODY if is_json else pages.MOST_BYTES)
         url = None
-        if call.headers.get(b"content-type", b"").partition(b";")[0].strip() == b"application/json":
+        if is_json:
             url, content = source_url(json_body(content), self._containers.has_url), b""
         elif not content:
             raise invalid("The request has no document.")

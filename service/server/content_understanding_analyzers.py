@@ -25,9 +25,10 @@ Behaviour chosen where the service's is not documented:
 Not done: fields, tables, figures and their `files`; prebuilt analyzers; `range`; inline analysis; usage but for pages.
 """
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -50,6 +51,7 @@ from service.server.content_understanding_wire import (
     invalid,
     json_body,
     likeness,
+    listed,
     moment,
     named,
     not_found,
@@ -72,6 +74,7 @@ VERSIONS = frozenset({"2025-11-01", "2026-06-01-preview"})
 MOST_CATEGORIES = 200
 RESOURCE = "understanding/analyzer"
 DEFAULTS = "understanding/defaults"
+_MOST_ENCODED = pages.MOST_BYTES * 4 // 3 + MOST_BODY  # a document as base64, and what is around it
 _WIDTHS = {"utf16": "utf-16-le", "utf8": "utf-8"}
 
 
@@ -137,9 +140,9 @@ class Analyzers:
         """Show an analyzer."""
         return answer(_shown(*self._known(call)))
 
-    async def list(self, call: Call) -> Response:  # noqa: ARG002  nothing of the request matters
-        """Show all analyzers."""
-        return answer({"value": [_shown(name, kept) for name, kept in self._store.resources(RESOURCE).items()]})
+    async def list(self, call: Call) -> Response:
+        """Show the analyzers, page by page."""
+        return answer(listed(call, self._store.resources(RESOURCE), _shown))
 
     async def patch(self, call: Call) -> Response:
         """Change description and tags."""
@@ -170,16 +173,9 @@ class Analyzers:
     async def analyze(self, call: Call) -> Response:
         """Accept documents, in JSON or by URL."""
         name, kept = self._known(call)
-        body = json_body(await call.body(pages.MOST_BYTES))
-        inputs = body.get("inputs")
-        if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-            raise invalid("inputs is to be a list of one document.")
-        (given,) = inputs
-        if (given.get("url") is None) == (given.get("data") is None):
-            raise invalid("An input has either url or data.")
-        if given.get("url") is not None:
-            return await self._accept(call, name, kept, b"\0", source_url(given, self._containers.has_url))
-        return await self._accept(call, name, kept, _decoded(given), None)
+        body = await call.body(_MOST_ENCODED)
+        content, url = await asyncio.to_thread(_document, body, self._containers.has_url)
+        return await self._accept(call, name, kept, content, url)
 
     async def analyze_binary(self, call: Call) -> Response:
         """Accept a document as it is."""
@@ -199,7 +195,7 @@ class Analyzers:
 
     async def forget(self, call: Call) -> Response:
         """Delete what came of an analysis."""
-        await self._jobs.cancel(await found_job(self._jobs, KIND, call.parameter("job_id")))
+        await self._jobs.forget(await found_job(self._jobs, KIND, call.parameter("job_id")))
         return Response(status_code=204)
 
     async def _accept(
@@ -307,6 +303,19 @@ def _object(body: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise invalid(f"{key} is to be an object.")
     return value
+
+
+def _document(body: bytes, is_known: Callable[[str], bool]) -> tuple[bytes, str | None]:
+    """The document of a body, or the URL where it is; not for the event loop. Raises `Refusal`."""
+    inputs = json_body(body).get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise invalid("inputs is to be a list of one document.")
+    (given,) = inputs
+    if (given.get("url") is None) == (given.get("data") is None):
+        raise invalid("An input has either url or data.")
+    if given.get("url") is not None:
+        return b"\0", source_url(given, is_known)
+    return _decoded(given), None
 
 
 def _decoded(given: Mapping[str, Any]) -> bytes:

@@ -23,6 +23,7 @@ MOST_EXAMPLES = 100
 MOST_IN_CATEGORY = 120  # characters of name and description together
 MOST_TAGS = 10
 MOST_URL = 8_192
+MOST_LISTED = 100  # in a page of a list
 OTHER = "$OTHER"
 STATUSES = {
     State.WAITING: "NotStarted",
@@ -219,6 +220,17 @@ def shown_job(job: Job, now: float, result: Callable[[Mapping[str, Any], Job], d
     elif state in {State.SUCCEEDED, State.PARTIAL}:
         shown["result"] = result(orjson.loads(job.about), job)
     return shown
+
+
+def listed(call: Call, kept: Mapping[str, Mapping[str, Any]], show: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """A page of a list: what comes after a name, in the order of names, and where the next page is."""
+    after = call.query.get("after", "")
+    names = sorted(name for name in kept if name > after)
+    page: dict[str, Any] = {"value": [show(name, kept[name]) for name in names[:MOST_LISTED]]}
+    if len(names) > MOST_LISTED:
+        query = f"api-version={call.version}&after={names[MOST_LISTED - 1]}"
+        page["nextLink"] = call.url(str(call.scope["path"]), query)
+    return page
 
 
 def moment(seconds: float) -> str:

@@ -178,6 +178,13 @@ class Jobs:
         self._leave(ended)
         await self._store.end(ended)
 
+    async def forget(self, job: Job) -> None:
+        """Delete a job as if it had expired; what is being done of it comes to nothing."""
+        live = self._live.pop(job.id, None)
+        self._live_bytes -= len(live.request or b"") if live else 0
+        self._young.remove(job.id)
+        await self._store.forget(job.id)
+
     def statistics(self) -> Statistics:
         """How much there is to do, and how much is held."""
         running = sum(job.state is State.RUNNING for job in self._live.values())
@@ -262,8 +269,11 @@ class _Young:
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
+    def remove(self, job_id: str) -> None:
+        self._forget(self._jobs.pop(job_id, None))
+
     def add(self, job: Job) -> None:
-        self._forget(self._jobs.pop(job.id, None))
+        self.remove(job.id)
         self._jobs[job.id] = job
         self.bytes += _size(job)
         while self.bytes > MOST_YOUNG:

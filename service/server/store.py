@@ -247,6 +247,10 @@ class Store:
         """Keep how a job ended and forget its request; on disk when this returns."""
         await self._ask(lambda connection: _write_end(connection, job, []))
 
+    async def forget(self, job_id: str) -> None:
+        """Delete a job; gone from disk when this returns."""
+        await self._ask(lambda connection: connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).rowcount)
+
     def end_nowait(self, job: Job, changes: Sequence[Change] = ()) -> None:
         """Keep how a job ended in the background, and the resources that came of it, which are seen at once.
 

@@ -120,6 +120,10 @@ async def test_a_word_document_and_a_blob_of_a_known_container_are_read(serve: S
         assert (await ended(server, gone))["error"]["code"] == "InvalidContent"
         foreign = await server.client.post(url, params=VERSION, json={"url": "http://169.254.169.254/latest"})
         assert (foreign.status_code, foreign.headers["x-ms-error-code"]) == (400, "InvalidRequest")
+        garbled = await server.client.post(url, params=VERSION, json={"url": "http://["})
+        assert garbled.status_code == 400
+        large = await server.client.post(url, params=VERSION, json={"url": "x" * 2**20})
+        assert large.status_code == 413
 
 
 async def test_a_category_that_names_an_analyzer_shows_its_text(server: Server) -> None:
@@ -151,6 +155,20 @@ async def test_classifiers_are_shown_changed_and_deleted(server: Server) -> None
     assert (gone.status_code, gone.json()["error"]["code"], gone.headers["x-ms-error-code"]) == (404,) + (
         "NotFound",
     ) * 2
+
+
+async def test_a_long_list_comes_in_pages(server: Server) -> None:
+    names = [f"c{number:03}" for number in range(205)]
+    for name in reversed(names):
+        await put(server, name)
+    found, sizes, where = [], [], f"http://server:8080{BASE}/classifiers?api-version=2025-05-01-preview"
+    while where:
+        page = (await server.client.get(where)).json()
+        found += [one["classifierId"] for one in page["value"]]
+        sizes.append(len(page["value"]))
+        await server.client.delete(f"{BASE}/classifiers/{found[0]}", params=VERSION)  # shifts nothing
+        where = page.get("nextLink")
+    assert (found, sizes) == (names, [100, 100, 5])
 
 
 async def test_classifiers_and_results_survive_a_restart(serve: Serve) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -102,10 +102,13 @@ def test_any_request_is_answered(  # noqa: PLR0917  hypothesis gives them by nam
     assert asking.ask(method, path, query, body, more) < 500
 
 
-@st.composite
-def nearly_submissions(draw: st.DrawFn) -> Any:
-    """A good submission, of which something somewhere has been replaced or taken out."""
-    body: Any = submission(BILLING, BILLING)
+def nearly(make: Callable[[], Any]) -> st.SearchStrategy[Any]:
+    """A good body, of which something somewhere has been replaced or taken out."""
+    return st.composite(_spoilt)(make)
+
+
+def _spoilt(draw: st.DrawFn, make: Callable[[], Any]) -> Any:
+    body = make()
     for _ in range(draw(st.integers(1, 3))):
         part, step = body, draw(st.sampled_from(sorted(body)))
         while isinstance(part[step], dict | list) and part[step] and draw(st.booleans()):
@@ -121,7 +124,7 @@ def nearly_submissions(draw: st.DrawFn) -> Any:
 
 
 @FAST
-@given(body=nearly_submissions() | json_values)
+@given(body=nearly(lambda: submission(BILLING, BILLING)) | json_values)
 def test_any_json_is_accepted_or_refused(asking: Asking, body: Any) -> None:
     content = json.dumps(body).encode()  # as lenient as JSON can be: NaN, halves of surrogate pairs
     status = asking.ask("POST", JOBS, b"api-version=2023-04-01", content, [])
@@ -138,3 +141,73 @@ def test_any_json_is_accepted_or_refused(asking: Asking, body: Any) -> None:
 def test_any_rules_are_accepted_or_refused(asking: Asking, body: Any) -> None:
     assert asking.ask("PUT", "/_faults", b"", json.dumps(body).encode(), []) in {200, 400}
     asking.ask("DELETE", "/_faults", b"", b"", [])
+
+
+UNDERSTANDING = "/contentunderstanding"
+CLASSIFIER = {
+    "description": "mail",
+    "tags": {"a": "b"},
+    "splitMode": "auto",
+    "processingLocation": "geography",
+    "categories": {"invoice": {"description": "a bill", "examples": ["please pay"]}, "other": {"analyzerId": "a"}},
+}
+ANALYZER = {
+    "description": "mail",
+    "tags": {"a": "b"},
+    "baseAnalyzerId": "prebuilt-document",
+    "config": {"enableSegment": True, "contentCategories": CLASSIFIER["categories"]},
+    "models": {"completion": "x"},
+}
+INPUTS = {"inputs": [{"url": "http://h/mail/a.txt"}, {"data": "eA=="}]}
+OF_CLASSIFIERS, OF_ANALYZERS = b"api-version=2025-05-01-preview", b"api-version=2025-11-01&allowReplace=true"
+
+
+def copied(body: Any) -> Callable[[], Any]:
+    return lambda: json.loads(json.dumps(body))
+
+
+@FAST
+@given(
+    asked=st.sampled_from(
+        [
+            ("PUT", "classifiers/mail", OF_CLASSIFIERS, CLASSIFIER),
+            ("PATCH", "classifiers/kept", OF_CLASSIFIERS, CLASSIFIER),
+            ("POST", "classifiers/kept:classify", OF_CLASSIFIERS, INPUTS["inputs"][0]),
+            ("PUT", "analyzers/mail", OF_ANALYZERS, ANALYZER),
+            ("PATCH", "analyzers/kept", OF_ANALYZERS, ANALYZER),
+            ("POST", "analyzers/kept:analyze", OF_ANALYZERS, INPUTS),
+            ("PATCH", "defaults", OF_ANALYZERS, {"modelDeployments": {"a": "b"}}),
+        ]
+    ).flatmap(lambda one: st.tuples(st.just(one[:3]), nearly(copied(one[3])) | json_values))
+)
+def test_any_json_is_understood_or_refused(asking: Asking, asked: tuple[tuple[str, str, bytes], Any]) -> None:
+    resources = asking.server.store.resources
+    if not resources("understanding/classifier"):
+        for path, query, made in (
+            ("classifiers/kept", OF_CLASSIFIERS, CLASSIFIER),
+            ("analyzers/kept", OF_ANALYZERS, ANALYZER),
+        ):
+            assert asking.ask("PUT", f"{UNDERSTANDING}/{path}", query, json.dumps(made).encode(), []) == 201
+    (method, path, query), body = asked
+    json_type = [(b"content-type", b"application/json")]
+    status = asking.ask(method, f"{UNDERSTANDING}/{path}", query, json.dumps(body).encode(), json_type)
+    assert status in {200, 201, 202, 400}
+    assert resources("understanding/classifier")["kept"]["categories"] == CLASSIFIER["categories"]
+    assert resources("understanding/analyzer")["kept"]["config"] == ANALYZER["config"]
+
+
+@settings(FAST, max_examples=1000)
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]),
+    path=st.sampled_from(["classifiers", "analyzers", "classifierResults", "analyzerResults", "defaults"]),
+    rest=st.sampled_from(["", "/a:classify", "/a:analyze", "/a:analyzeBinary", "/a/operations/b", ":"])
+    | st.text(max_size=20).map(lambda text: f"/{text}"),
+    query=st.sampled_from([OF_CLASSIFIERS, OF_ANALYZERS, OF_CLASSIFIERS + b"&after=%ff&stringEncoding=x"])
+    | st.binary(max_size=30),
+    body=st.binary(max_size=50),
+    more=headers,
+)
+def test_any_request_to_understand_is_answered(  # noqa: PLR0917  hypothesis gives them by name
+    asking: Asking, method: str, path: str, rest: str, query: bytes, body: bytes, more: list[tuple[bytes, bytes]]
+) -> None:
+    assert asking.ask(method, f"{UNDERSTANDING}/{path}{rest}", query, body, more) < 500
