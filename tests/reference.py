@@ -1,8 +1,7 @@
 """`docs/reference.md`, made from the code: `python -m tests.reference` (or `make reference`) writes it anew.
 
 What the code says of itself is read from there: settings, metrics, commands. What it does not say (fields of records,
-log events) has its line in `reference.yaml`, and how far the APIs go is in `coverage/`, from which the README's table is
-made, too.
+log events) has its line in `reference.yaml`; how far the APIs go is in `coverage/`, as the README tells, too.
 """
 
 import ast

@@ -183,14 +183,14 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
     models = Models(options.data / "models")
     async with Store.open(options.data) as store:
         await _deploy(options.models, models, store)
-        with Trainer() as trainer:
-            s3, rates = S3(options.s3_endpoint_url), options.documented_rates
-            backend = Backend(store, models, trainer, containers, s3, rates, harms, options.largest_sample_file)
-            for endpoint in options.comprehend_endpoints:
-                classifier = await asyncio.to_thread(models.add, endpoint.model)
-                await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time())
-            jobs = make_jobs(backend, telemetry, options.least_job_seconds)
-            async with jobs.working():
+        trainer, s3, rates = Trainer(), S3(options.s3_endpoint_url), options.documented_rates
+        backend = Backend(store, models, trainer, containers, s3, rates, harms, options.largest_sample_file)
+        for endpoint in options.comprehend_endpoints:
+            classifier = await asyncio.to_thread(models.add, endpoint.model)
+            await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time())
+        jobs = make_jobs(backend, telemetry, options.least_job_seconds)
+        async with jobs.working():
+            with trainer:  # left before the jobs, which do not wait for what is being learnt
                 keys = tuple(key.encode() for key in options.keys)
                 window = Window(options.requests_per_minute) if options.requests_per_minute else None
                 gateway = Gateway(keys, Faults(rules), telemetry, window, options.public_url)

@@ -46,6 +46,10 @@ class Done(NamedTuple):
     changes: Sequence[Change] = ()
 
 
+class Interrupted(Exception):
+    """Work was broken off because the server stops: the next run does it again."""
+
+
 Work = Callable[[Job], Done]
 
 
@@ -209,7 +213,7 @@ class Jobs:
                 continue
             job = self._live[job_id] = replace(self._live[job_id], state=State.RUNNING)
             done = await loop.run_in_executor(threads, self._do, job)
-            if job_id not in self._live:  # cancelled while it was done
+            if done is None or job_id not in self._live:  # left to the next run, or cancelled while it was done
                 continue
             ended = replace(job, state=done.state, updated=self.clock(), result=done.result, request=None)
             self._leave(ended)
@@ -217,9 +221,11 @@ class Jobs:
             for project, documents in done.documents.items():
                 self._telemetry.documents.labels(project).inc(documents)
 
-    def _do(self, job: Job) -> Done:
+    def _do(self, job: Job) -> Done | None:
         try:
             return self._works[job.kind](job)
+        except Interrupted:
+            return None
         except Exception:  # the job failed, its API says so, and the rest go on
             log.exception("job_failed", job=job.id, kind=job.kind)
             return Done(State.FAILED, None, {})

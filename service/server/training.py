@@ -7,7 +7,7 @@ of them and stays; one that dies (killed for want of memory) fails its training 
 import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import NamedTuple, ParamSpec, Self, TypeVar
 from service.model.classifier import FILE_NAME, Task
 from service.model.evaluate import Evaluation, evaluate
 from service.model.examples import Example, ExamplesError
+from service.server.jobs import Interrupted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,18 +67,20 @@ class Trainer:
     def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What a function gives for arguments, all of which can be pickled.
 
-        Raises what it raises, and `TrainingFailed` where its process died.
+        Raises what it raises, `TrainingFailed` where its process died, and `Interrupted` where the context ends.
         """
         with self._lock:
             if self._closed:
-                raise TrainingFailed("the server is stopping")
+                raise Interrupted
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
             pool = self._pool
         try:
             return pool.submit(work, *arguments, **named).result()
-        except BrokenProcessPool:
+        except (BrokenProcessPool, CancelledError):
             with self._lock:
+                if self._closed:
+                    raise Interrupted from None
                 if self._pool is pool:
                     self._pool = None
             raise TrainingFailed("the process that trains was ended from outside; is there enough memory?") from None

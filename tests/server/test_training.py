@@ -1,10 +1,13 @@
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from service.model.examples import Example, ExamplesError
+from service.server.jobs import Interrupted
 from service.server.models import Models
 from service.server.training import Trainer, TrainingFailed, learn, learn_category
 from tests.server.conftest import BILLING, DRUGS, SINGLE
@@ -47,5 +50,16 @@ def test_a_process_that_dies_fails_its_training_and_not_the_next() -> None:
         with pytest.raises(TrainingFailed, match="ended from outside"):
             trainer.run(end_oneself)
         assert trainer.run(os.getpid) != os.getpid()
-    with pytest.raises(TrainingFailed, match="stopping"):
+    with pytest.raises(Interrupted):
         trainer.run(os.getpid)
+
+
+def test_what_is_being_learnt_when_the_context_ends_is_interrupted_and_soon() -> None:
+    with ThreadPoolExecutor() as threads, Trainer() as trainer:
+        assert trainer.run(os.getpid) != os.getpid()
+        under_way = threads.submit(trainer.run, time.sleep, 60.0)
+        while not under_way.running():
+            time.sleep(0.001)
+        trainer.__exit__(None, None, None)
+        with pytest.raises(Interrupted):
+            under_way.result(10)
