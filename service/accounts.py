@@ -1,13 +1,15 @@
 """From the settings to accounts that are ready to be asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 import structlog
 
 from service import aws, settings
-from service.dispatch import Account
+from service.dispatch import Account, CallProvider, JobbingProvider
 from service.errors import Misconfigured, Throttled, Unavailable
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
@@ -18,8 +20,6 @@ from service.providers.content_understanding import ContentUnderstanding
 from service.providers.local import Local
 from service.telemetry import AccountTelemetry, Telemetry
 from service.transport import PacedClient
-
-_Azure = settings.AzureLanguage | settings.ContentSafety | settings.ContentUnderstanding
 
 log = structlog.get_logger(__name__)
 
@@ -55,60 +55,58 @@ async def probe(accounts: Iterable[Account]) -> None:
 
 
 async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack: AsyncExitStack) -> Account:
-    events = telemetry.account(name, branch.provider)
-    if isinstance(branch, settings.Local):
-        limits = Limits(settings.Limits(in_flight=branch.threads))
-        try:
-            local = await asyncio.to_thread(Local, branch)
-        except Misconfigured as error:
-            raise Misconfigured(f"accounts.{name}: {error}") from None
-        stack.callback(local.close)
-        account = Account(name, branch.provider, local, limits=limits, telemetry=events)
-    elif isinstance(branch, settings.Comprehend):
-        account = await _comprehend(name, branch, events, stack)
-    elif isinstance(branch, settings.ComprehendJobs):
-        account = await _comprehend_jobs(name, branch, events, stack)
-    else:
-        account = await _azure(name, branch, events, stack)
+    events, limits = telemetry.account(name, branch.provider), Limits(branch.limits)
+    with _named(name):
+        provider = await _OPENERS[type(branch)](branch, limits, events, stack)
+    deadline = getattr(branch, "job_deadline", math.inf)  # where there are no jobs, nothing has to be in time
+    account = Account(name, branch.provider, provider, limits=limits, telemetry=events, job_deadline=deadline)
     telemetry.watch_account(account.statistics)
     return account
 
 
-async def _azure(name: str, branch: _Azure, events: AccountTelemetry, stack: AsyncExitStack) -> Account:
-    limits = Limits(branch.limits)
-    http = await stack.enter_async_context(
-        PacedClient(limits, events, branch.request_timeout, on_this_machine=branch.on_this_machine)
-    )
-    if isinstance(branch, settings.ContentSafety):
-        return Account(name, branch.provider, ContentSafety(branch, http), limits=limits, telemetry=events)
-    jobs = (
-        AzureLanguage(branch, http)
-        if isinstance(branch, settings.AzureLanguage)
-        else ContentUnderstanding(branch, http)
-    )
-    return Account(name, branch.provider, jobs, limits=limits, telemetry=events, job_deadline=branch.job_deadline)
+def _azure(provider: Callable[[Any, PacedClient], CallProvider | JobbingProvider]) -> "_Opener":
+    async def opened(
+        branch: settings.Azure, limits: Limits, events: AccountTelemetry, stack: AsyncExitStack
+    ) -> CallProvider | JobbingProvider:
+        client = PacedClient(limits, events, branch.request_timeout, on_this_machine=branch.on_this_machine)
+        return provider(branch, await stack.enter_async_context(client))
+
+    return opened
 
 
 async def _comprehend(
-    name: str, branch: settings.Comprehend, events: AccountTelemetry, stack: AsyncExitStack
-) -> Account:
-    limits = Limits(branch.limits)
-    with _named(name):
-        (client,) = await stack.enter_async_context(aws.opened([aws.COMPREHEND], branch, limits, events))
+    branch: settings.Comprehend, limits: Limits, events: AccountTelemetry, stack: AsyncExitStack
+) -> Comprehend:
+    (client,) = await stack.enter_async_context(aws.opened([aws.COMPREHEND], branch, limits, events))
     endpoint = Comprehend(branch, client)
     await endpoint.warm_up()
-    return Account(name, branch.provider, endpoint, limits=limits, telemetry=events)
+    return endpoint
 
 
 async def _comprehend_jobs(
-    name: str, branch: settings.ComprehendJobs, events: AccountTelemetry, stack: AsyncExitStack
-) -> Account:
-    limits = Limits(branch.limits)
-    with _named(name):
-        client, s3 = await stack.enter_async_context(aws.opened([aws.COMPREHEND, aws.S3], branch, limits, events))
+    branch: settings.ComprehendJobs, limits: Limits, events: AccountTelemetry, stack: AsyncExitStack
+) -> ComprehendJobs:
+    client, s3 = await stack.enter_async_context(aws.opened([aws.COMPREHEND, aws.S3], branch, limits, events))
     jobs = ComprehendJobs(branch, client, s3)
     await jobs.warm_up()
-    return Account(name, branch.provider, jobs, limits=limits, telemetry=events, job_deadline=branch.job_deadline)
+    return jobs
+
+
+async def _local(branch: settings.Local, _: Limits, __: AccountTelemetry, stack: AsyncExitStack) -> Local:
+    local = await asyncio.to_thread(Local, branch)
+    stack.callback(local.close)
+    return local
+
+
+_Opener = Callable[[Any, Limits, AccountTelemetry, AsyncExitStack], Awaitable[CallProvider | JobbingProvider]]
+_OPENERS: Mapping[type[settings.Account], _Opener] = {
+    settings.AzureLanguage: _azure(AzureLanguage),
+    settings.ContentSafety: _azure(ContentSafety),
+    settings.ContentUnderstanding: _azure(ContentUnderstanding),
+    settings.Comprehend: _comprehend,
+    settings.ComprehendJobs: _comprehend_jobs,
+    settings.Local: _local,
+}
 
 
 @contextmanager

@@ -80,11 +80,16 @@ def dead_letter(stream: Stream, record: Record, refused: Refused, attempts: int 
 
 
 def matches(rule: Route, outcome: Classified) -> bool:
-    """Whether a result is copied to the rule's topic. A class without a score counts as certain."""
+    """Whether a result is copied to the rule's topic. A class without a score, or a severity, has enough of it."""
     if rule.best_below is not None:
         best = outcome.classes[0].score if outcome.classes else 0.0
         return best is not None and best < rule.best_below
-    return any(name == rule.class_ and (score is None or score >= rule.at_least) for name, score, _ in outcome.classes)
+    return any(
+        name == rule.class_
+        and (score is None or score >= rule.at_least)
+        and (severity is None or severity >= rule.severity_at_least)
+        for name, score, severity in outcome.classes
+    )
 
 
 def _targets(stream: Stream, outcome: Classified) -> Sequence[str]:

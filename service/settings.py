@@ -317,7 +317,12 @@ _DatedVersion = Annotated[
 
 
 class ContentSafety(Azure):
-    """An Azure AI Content Safety resource: its harm categories and blocklists, or a custom category."""
+    """An Azure AI Content Safety resource: its harm categories and blocklists, or a custom category.
+
+    The severity of a harm stands beside its class in results; a harm of severity 0 is no class of the document. A
+    blocklist that is hit is the class `blocklist/NAME`. A custom category is a class of the document or is not. None of
+    them has a score.
+    """
 
     provider: Literal["content_safety"]
     """What kind of account this is."""
@@ -345,13 +350,20 @@ class ContentSafety(Azure):
             raise ValueError(f"api_version {self.api_version} is spoken for a custom category: name it in category")
         if self.category is None and self.category_version is not None:
             raise ValueError("category_version is given, but no category")
-        if self.category is not None and self.blocklists:
-            raise ValueError("blocklists are not looked through for a custom category: make two accounts of it")
+        if self.halt_on_blocklist_hit and not self.blocklists:
+            raise ValueError("halt_on_blocklist_hit is given, but no blocklists")
+        harms = {"harm_categories", "output_type", "blocklists", "halt_on_blocklist_hit"} & self.model_fields_set
+        if self.category is not None and harms:
+            raise ValueError(f"{', '.join(sorted(harms))} and category are asked in different calls: make two accounts")
         return self
 
 
 class ContentUnderstanding(Azure):
-    """An Azure Content Understanding resource with a classifier, or an analyzer that has categories."""
+    """An Azure Content Understanding resource with a classifier, or an analyzer that has categories.
+
+    Classes have no score, and `$OTHER` is a class like any. Where documents are split, a document has the classes of
+    its parts, each once, in their order.
+    """
 
     provider: Literal["content_understanding"]
     """What kind of account this is."""
@@ -361,6 +373,8 @@ class ContentUnderstanding(Azure):
     """The analyzer that is asked, of api-version 2025-11-01 or later."""
     api_version: _DatedVersion = "2025-05-01-preview"
     """The version of the API; for an analyzer 2025-11-01 or later."""
+    task: Literal["single_label", "multi_label"] = "single_label"
+    """What results say of it: one class a document, or any number where documents are split."""
     job_deadline: Annotated[Seconds, Field(gt=0)] = 600.0
     """How long a document may take before it is given up and submitted again."""
 
@@ -368,7 +382,8 @@ class ContentUnderstanding(Azure):
     def _one_of_two(self) -> Self:
         if (self.classifier is None) == (self.analyzer is None):
             raise ValueError("give either classifier or analyzer")
-        if (self.analyzer is None) != (self.api_version == "2025-05-01-preview"):
+        known = self.api_version >= "2025-11-01" if self.analyzer else self.api_version == "2025-05-01-preview"
+        if not known:
             raise ValueError("a classifier takes api_version 2025-05-01-preview, an analyzer 2025-11-01 or later")
         return self
 
@@ -540,6 +555,11 @@ class Local(Branch):
     threads: Annotated[int, Field(ge=1, le=64)] = 2
     """How many batches are answered at once."""
 
+    @property
+    def limits(self) -> Limits:
+        """As many calls at once as there are threads."""
+        return Limits(in_flight=self.threads)
+
 
 Account = Annotated[
     AzureLanguage | ContentSafety | ContentUnderstanding | Comprehend | ComprehendJobs | Local,
@@ -595,12 +615,14 @@ class Capacity(Branch):
 
 
 class Route(Branch):
-    """A copy of the result to another topic: when `class` scores at least `at_least`, or the best is `best_below`."""
+    """A copy of the result to another topic: when it has `class`, or its best class scores less than `best_below`."""
 
     class_: str | None = Field(default=None, alias="class")
     """A class that the result has; give this or `best_below`."""
     at_least: Share = 0.0
     """The score that `class` has at least; a class without a score counts as certain."""
+    severity_at_least: Annotated[int, Field(ge=1, le=7)] = 1
+    """The severity that `class` has at least; a class without one counts as severe."""
     best_below: Share | None = None
     """What the best score is below; no class at all counts as 0."""
     to: Topic
@@ -610,8 +632,9 @@ class Route(Branch):
     def _one_condition(self) -> Self:
         if (self.class_ is None) == (self.best_below is None):
             raise ValueError("give either class (with at_least) or best_below")
-        if self.best_below is not None and "at_least" in self.model_fields_set:
-            raise ValueError("at_least goes with class, not with best_below")
+        for name in ("at_least", "severity_at_least"):
+            if self.best_below is not None and name in self.model_fields_set:
+                raise ValueError(f"{name} goes with class, not with best_below")
         return self
 
 

@@ -93,6 +93,18 @@ def test_a_result_without_classes_or_without_scores_says_so() -> None:
     assert body["best"] == {"name": "hate", "score": None}
 
 
+def test_a_result_has_the_severity_of_a_class_beside_its_score_where_there_is_one() -> None:
+    harms = Classified((ClassScore("blocklist/slurs", None), ClassScore("Violence", None, 4), ClassScore("rude", 0.5)))
+    (message,) = route(STREAM, answer(harms))
+    assert orjson.loads(message.value or b"")["classes"] == [
+        {"name": "blocklist/slurs", "score": None},
+        {"name": "Violence", "score": None, "severity": 4},
+        {"name": "rude", "score": 0.5},
+    ]
+    (message,) = route(STREAM, answer(Classified((ClassScore("Violence", None, 6),))))
+    assert orjson.loads(message.value or b"")["best"] == {"name": "Violence", "score": None, "severity": 6}
+
+
 def test_a_dead_letter_is_the_record_byte_for_byte_and_says_why_it_is_there() -> None:
     value, headers = b"\x00\xff not json", [("traceparent", b"00-1"), ("odd", b"\xfe")]
     read = record(9, value, key=b"\x80", headers=headers)
@@ -162,6 +174,24 @@ def test_a_rule_for_a_class_is_met_by_that_class_alone() -> None:
     assert matches(rule, scores(billing=0.0))
     assert not matches(rule, scores(bill=1.0))
     assert not matches(rule, Classified(()))
+
+
+@pytest.mark.parametrize(
+    ("found", "meets"),
+    [
+        (ClassScore("Violence", None, 4), True),
+        (ClassScore("Violence", None, 6), True),
+        (ClassScore("Violence", None, 2), False),
+        (ClassScore("Violence", 0.9), True),  # without a severity a class counts as severe
+        (ClassScore("Violence", 0.7), False),
+        (ClassScore("Violence", 0.7, 6), False),
+        (ClassScore("Violence", 0.9, 2), False),
+        (ClassScore("Hate", None, 6), False),
+    ],
+)
+def test_a_rule_may_ask_for_a_severity(found: ClassScore, meets: bool) -> None:
+    rule = Route.model_validate({"class": "Violence", "at_least": 0.8, "severity_at_least": 4, "to": "held"})
+    assert matches(rule, Classified((found,))) is meets
 
 
 def test_only_a_message_that_says_why_it_was_refused_is_a_dead_letter() -> None:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from service.errors import Misconfigured
-from service.settings import AzureLanguage, Local, Settings, is_loopback, load, parse
+from service.settings import Azure, AzureLanguage, Local, Settings, is_loopback, load, parse
 
 KEY = "CANARY-0123456789abcdef"
 TREE: dict[str, Any] = {
@@ -182,6 +182,11 @@ def test_one_pointer_or_account_need_not_be_a_list(read: Callable[..., Settings]
         ("streams.0.routes", [{"best_below": 0.5, "at_least": 0.2, "to": "x"}], "at_least goes with class, not with"),
         (
             "streams.0.routes",
+            [{"best_below": 0.5, "severity_at_least": 4, "to": "x"}],
+            "severity_at_least goes with class, not with best_below",
+        ),
+        (
+            "streams.0.routes",
             [{"class": "a", "at_least": 80, "to": "x"}],
             "streams[0].routes[0].at_least: Input should",
         ),
@@ -199,6 +204,87 @@ def test_a_wrong_setting_is_refused_by_its_name(
     assert str(refusal.value).startswith(f"{tmp_path}/labelstream.yaml: ")
     assert KEY not in str(refusal.value)
     assert "\n" not in str(refusal.value), "one wrong setting is one line"
+
+
+RESOURCE = {"endpoint": "https://contoso.cognitiveservices.azure.com", "key": KEY}
+LANGUAGE = {**RESOURCE, "provider": "azure_language", "task": "multi_label"}
+JULY = {**LANGUAGE, "api_version": "v3.1-preview.ct.1"}
+OCTOBER = {**LANGUAGE, "api_version": "v3.2-preview.2"}
+SAFETY = {**RESOURCE, "provider": "content_safety"}
+UNDERSTANDING = {**RESOURCE, "provider": "content_understanding"}
+
+
+@pytest.mark.parametrize(
+    ("account", "complaint"),
+    [
+        (LANGUAGE, "project and deployment are required"),
+        ({**LANGUAGE, "project": "p"}, "project and deployment are required"),
+        (
+            {**LANGUAGE, "project": "p", "deployment": "d", "model_id": "m"},
+            "model_id goes with api_version v3.1-preview.ct.1",
+        ),
+        ({**OCTOBER, "project": "p"}, "project and deployment are required"),
+        (
+            {**OCTOBER, "project": "p", "deployment": "d", "model_id": "m"},
+            "model_id goes with api_version v3.1-preview.ct.1",
+        ),
+        (JULY, "v3.1-preview.ct.1 takes model_id, and neither project nor deployment"),
+        (
+            {**JULY, "project": "p", "model_id": "m"},
+            "v3.1-preview.ct.1 takes model_id, and neither project nor deployment",
+        ),
+        ({**JULY, "model_id": "a model"}, "accounts.azure.model_id: String should match pattern"),
+        ({**LANGUAGE, "api_version": "v3.1"}, "accounts.azure.api_version: String should match pattern"),
+        ({**SAFETY, "endpoint": "contoso"}, "accounts.azure: endpoint is not a URL"),
+        ({**SAFETY, "key": None}, "accounts.azure: give either key or key_file"),
+        ({**SAFETY, "projekt": "p"}, "unknown key 'projekt'"),
+        ({**SAFETY, "harm_categories": []}, "accounts.azure.harm_categories: must not be empty"),
+        ({**SAFETY, "harm_categories": ["Rudeness"]}, "accounts.azure.harm_categories[0]: Input should be 'Hate'"),
+        ({**SAFETY, "output_type": "TenLevels"}, "accounts.azure.output_type: Input should be 'FourSeverityLevels'"),
+        ({**SAFETY, "blocklists": ["a b"]}, "accounts.azure.blocklists[0]: String should match pattern"),
+        ({**SAFETY, "halt_on_blocklist_hit": True}, "halt_on_blocklist_hit is given, but no blocklists"),
+        ({**SAFETY, "category_version": 1}, "category_version is given, but no category"),
+        ({**SAFETY, "category": "c"}, "category takes api_version 2024-05-15-preview or 2024-09-15-preview"),
+        (
+            {**SAFETY, "category": "c", "api_version": "2024-05-15-preview", "blocklists": ["a"]},
+            "blocklists and category are asked in different calls: make two accounts",
+        ),
+        (UNDERSTANDING, "give either classifier or analyzer"),
+        ({**UNDERSTANDING, "classifier": "c", "analyzer": "a"}, "give either classifier or analyzer"),
+        ({**UNDERSTANDING, "classifier": "c", "api_version": "2025-11-01"}, "takes api_version 2025-05-01-preview"),
+        ({**UNDERSTANDING, "classifier": "a/b"}, "accounts.azure.classifier: String should match pattern"),
+        (
+            {**UNDERSTANDING, "analyzer": "a", "api_version": "2025-01-01"},
+            "a classifier takes api_version 2025-05-01-preview, an analyzer 2025-11-01 or later",
+        ),
+    ],
+)
+def test_an_azure_account_is_told_what_does_not_go_together(
+    read: Callable[..., Settings], account: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(Misconfigured) as refusal:
+        read(with_setting("accounts.azure", account))
+    assert complaint in str(refusal.value)
+    assert KEY not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        {**JULY, "model_id": "3fa85f64_MultiClassification_latest"},
+        {**OCTOBER, "project": "p", "deployment": "d"},
+        {**LANGUAGE, "project": "p", "deployment": "d", "api_version": date(2022, 5, 1)},
+        SAFETY,
+        {**SAFETY, "harm_categories": ["Hate"], "blocklists": ["slurs"], "halt_on_blocklist_hit": True},
+        {**SAFETY, "category": "c", "api_version": "2024-09-15-preview", "category_version": 2},
+        {**UNDERSTANDING, "classifier": "c"},
+        {**UNDERSTANDING, "analyzer": "a", "api_version": date(2025, 11, 1), "task": "multi_label"},
+    ],
+)
+def test_every_dialect_of_azure_can_be_set(read: Callable[..., Settings], account: dict[str, object]) -> None:
+    settings = read(with_setting("accounts.azure", account)).accounts["azure"]
+    assert isinstance(settings, Azure)
+    assert settings.secret.get_secret_value() == KEY
 
 
 def test_every_wrong_setting_is_named_at_once(read: Callable[..., Settings]) -> None:

@@ -19,7 +19,7 @@ import httpx
 import orjson
 
 from service import settings
-from service.errors import CallFailed, JobLost, Misconfigured, Throttled, Unavailable
+from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 
 DONE: AbstractSet[str] = frozenset({"succeeded", "completed", "partiallycompleted", "partiallysucceeded"})
 """How services say that there are answers, in lower case. What is neither here nor in `ENDED_BADLY` is pending."""
@@ -108,10 +108,11 @@ class Resource:
     """An Azure resource, asked over HTTP.
 
     `http` comes ready: timeouts, TLS, pool and pacing are its owner's. The key goes out with each request and to the
-    scheme, host and port of the endpoint only. `path` is that of the API, after the endpoint's own.
+    scheme, host and port of the endpoint only. `path` is that of the API, after the endpoint's own; `names` are the
+    settings that name what is asked there.
     """
 
-    def __init__(self, settings: settings.Azure, http: Exchange, codes: Codes, path: str, what: str) -> None:
+    def __init__(self, settings: settings.Azure, http: Exchange, codes: Codes, path: str, names: str) -> None:
         try:
             endpoint = httpx.URL(settings.endpoint)
         except httpx.InvalidURL as error:
@@ -119,7 +120,7 @@ class Resource:
         self.host = endpoint.netloc.decode("ascii")
         self._http = http
         self._codes = codes
-        self._what = what
+        self._names = names
         self._origin = f"{endpoint.scheme}://{self.host}/"
         self._base = endpoint.copy_with(path=endpoint.path.rstrip("/") + path)
         self._key = settings.secret.get_secret_value()
@@ -151,9 +152,10 @@ class Resource:
             raise self.malformed("a job that is not a JSON object")
         return page
 
-    def is_ours(self, job: str) -> bool:
-        """Whether a job was submitted at this endpoint, so that the key may go there."""
-        return job.startswith(self._origin)
+    def check_own(self, job: str) -> None:
+        """Raise JobLost where a job was submitted to another endpoint, which must not be sent this key."""
+        if not job.startswith(self._origin):
+            raise JobLost(f"a job was submitted to another endpoint than {self.host}, which is not sent this key")
 
     def ours(self, url: object) -> str:
         """A URL the service gave, in full; refused unless it is at the endpoint itself, for it will be sent the key."""
@@ -179,30 +181,34 @@ class Resource:
             raise self.malformed("a job was submitted and no operation-location came back")
         return self.ours(location)
 
-    def elsewhere(self) -> JobLost:
-        """What it means that a job was submitted to another endpoint."""
-        return JobLost(f"a job was submitted to another endpoint than {self.host}, which is not sent this key")
-
-    async def probe(self, nowhere: str) -> None:
-        """Ask for what cannot exist, which costs nothing: not found means reached and let in.
+    async def described(self, url: str) -> dict[str, Any]:
+        """What something that is there says of itself, which costs nothing.
 
         Raises Misconfigured, Unavailable and Throttled.
         """
-        answer = await self.ask("GET", nowhere)
-        html = "html" in answer.headers.get("content-type", "")
-        if answer.status_code == 404 and not html:
-            return
-        if answer.status_code == 404 or answer.is_success:
-            raise Misconfigured(f"{self.told(answer)}: this is not {self._what}, check endpoint")
-        raise self.failure(answer, lambda told: Misconfigured(f"{told}: check api_version"))
+        answer = await self.ask("GET", url)
+        if not answer.is_success:
+            raise self.unsuccessful(answer)
+        found = json_of(answer)
+        if not isinstance(found, dict):
+            raise self.stranger(answer)
+        return found
 
-    def ended(self, codes: list[str], refused: Callable[[str], CallFailed], status: str) -> CallFailed:
+    def unsuccessful(self, answer: Answer) -> CallFailed:
+        """What it means that a look at the resource, at no document, had no success."""
+        return self.failure(answer, lambda told: Misconfigured(f"{told}: check api_version"))
+
+    def stranger(self, answer: Answer) -> Misconfigured:
+        """What it means that an answer is none of this API's."""
+        return Misconfigured(f"{self.told(answer)}, and not as this API does: check endpoint")
+
+    def ended(self, codes: list[str], status: str) -> CallFailed:
         """What it means that a job ended without results, by the codes it gives."""
         told = f"{self.host}: a job ended as {status} without results ({self._codes.spelt(codes)})"
         if wrong := self._codes.wrong_settings(codes):
             return Misconfigured(f"{told}: check {wrong}")
         if self._codes.passing.isdisjoint(codes) and not self._codes.content.keys().isdisjoint(codes):
-            return refused(told)
+            return Rejected(told)
         return JobLost(told)
 
     def lost_or_failed(self, answer: Answer) -> CallFailed:
@@ -224,6 +230,8 @@ class Resource:
             return Misconfigured(f"{told}: check key, and that it belongs to endpoint")
         if status == 403:
             return Misconfigured(f"{told}: check key and endpoint, and whom the resource's network rules let in")
+        if status == 404:
+            return Misconfigured(f"{told}: check {self._names} and endpoint")
         if wrong := self._codes.wrong_settings(codes):
             return Misconfigured(f"{told}: check {wrong}")
         if status in (408, 409, 425) or status >= 500:

@@ -1,147 +1,228 @@
-"""Azure AI Content Safety, one document a call.
+"""Azure AI Content Safety of texts: `{endpoint}/contentsafety/text:analyze` and its custom categories.
 
-===================  =============================  ==========================================================
-`api_version`        asked                          answers with
-===================  =============================  ==========================================================
-2023-10-01, later    `text:analyze`                 a severity for each harm category, and blocklists that matched
-2024-05-15-preview   `text:analyze`                 whether the custom category was detected
-2024-09-15-preview   `text:analyzeCustomCategory`   the same
-===================  =============================  ==========================================================
+Three questions can be asked of a text, each in a call of its own:
 
-What is given as classes: the harm categories whose severity is above 0, worst first, with their severity and no score,
-for the service gives none; a blocklist that matched, as `blocklist/NAME`, before them; a custom category that was
-detected, without a score. So a document that nothing is wrong with has no classes.
+* which harms it does and which blocklists it is on (`text:analyze`, 2023-10-01 and later);
+* whether it is of a custom category, in 2024-05-15-preview: `text:analyze` with `customizedCategories`, whose harm
+  categories are left aside, so that the two previews answer alike;
+* the same in 2024-09-15-preview: `text:analyzeCustomCategory`.
+
+No answer has a score. A harm has a severity; of severity 0, which is that it is not there, it is no class of the
+document. The worst comes first, and before it the blocklists that were hit, as the classes `blocklist/NAME`: that name
+can be no harm's, and it can be routed by. The words that were hit are the document's, and not kept.
+
+A request may be refused for its text, but also for a category that is gone or not built, or a blocklist that is gone:
+these are looked at before the text is blamed. A text record of 1,000 characters is the unit of the bill.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Protocol
 
 import orjson
 
 from service import settings
-from service.documents import Classified, ClassScore, Document, Outcome
-from service.errors import Misconfigured, Rejected
-from service.providers import azure
-from service.providers.azure import Codes, Exchange, Resource
+from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
+from service.errors import Misconfigured, Rejected, Unavailable
+from service.providers.azure import Codes, Exchange, Resource, json_of, mended, word
 
-_CUSTOM = "2024-05-15-preview"
-_CUSTOM_ALONE = "2024-09-15-preview"
+_RECORD = 1000
 _BUILT = {"buildsucceeded", "succeeded"}
-_RECORD = 1000  # characters of one text record, the unit of the bill
+_UNBUILT = {"buildnotstarted", "buildfailed", "failed", "canceled", "deleting", "deletefailed"}
 _CODES = Codes(
-    content={"InvalidRequestBody": "the text is empty or too long", "InvalidRequest": ""},
+    content={"InvalidRequestBody": "its text is empty, too long or not taken for another reason"},
     settings={
-        "ResourceNotFound": "category, category_version and blocklists",
         "InvalidResourceName": "category and blocklists",
+        "ResourceNotFound": "category, category_version and blocklists",
     },
-    passing=frozenset({"InternalError", "InternalServerError", "ServerBusy", "TooManyRequests"}),
+    passing=frozenset({"InternalError", "ServerBusy", "TooManyRequests"}),
 )
 
 
+class Question(Protocol):
+    """What is asked of every text, and how the answer is read."""
+
+    path: str
+    longest: int
+    model: str
+    names: str
+
+    def body(self, text: str) -> dict[str, Any]:
+        """What is sent."""
+        ...
+
+    def classes(self, answer: Mapping[str, Any]) -> tuple[ClassScore, ...]:
+        """The classes, the most important first. Raises KeyError, TypeError, ValueError or AttributeError."""
+        ...
+
+    async def look(self, resource: Resource) -> None:
+        """See that what the question names is there. Raises Misconfigured, Unavailable and Throttled."""
+        ...
+
+
 class ContentSafety:
-    """A Content Safety resource: its harm categories and blocklists, or a custom category of it."""
+    """A Content Safety resource, asked about one document a call."""
 
     documents_per_call = 1
     task = "multi_label"
 
     def __init__(self, settings: settings.ContentSafety, http: Exchange) -> None:
-        self._settings = settings
-        self._resource = Resource(settings, http, _CODES, "/contentsafety", "an Azure AI Content Safety resource")
-        self._version = {"api-version": settings.api_version}
-        custom = settings.category is not None
-        alone = settings.api_version == _CUSTOM_ALONE
-        self._url = self._resource.url("/text:analyzeCustomCategory" if alone else "/text:analyze", **self._version)
-        self._asked = _custom(settings) if custom else _harms(settings)
-        self._classes = _detected if custom else _found
-        self.model = f"{settings.category}/{settings.category_version or 'latest'}" if custom else "harm categories"
-        self.characters_per_document = self.characters_per_call = 1_000 if custom else 10_000
+        self._question = _question(settings)
+        self._resource = Resource(settings, http, _CODES, "/contentsafety", self._question.names)
+        self._url = self._resource.url(self._question.path, **{"api-version": settings.api_version})
+        self.characters_per_call = self.characters_per_document = self._question.longest
+        self.model = self._question.model
 
     def __repr__(self) -> str:
         return f"ContentSafety({self._resource.host!r}, {self.model!r})"
 
     async def classify(self, documents: Sequence[Document]) -> list[Outcome]:
-        """As `dispatch.CallProvider.classify`. Raises Throttled, Unavailable, Rejected and Misconfigured."""
-        return [await self._classify(document) for document in documents]
+        """The outcome of the document, for it is one. Raises Throttled, Unavailable and Misconfigured."""
+        return [await self._classified(document.text) for document in documents]
 
     async def probe(self) -> None:
-        """See that the blocklists are there and the custom category is built, which costs nothing.
+        """Look whether the category or the blocklists are there, which costs nothing.
 
         Raises Misconfigured, Unavailable and Throttled.
         """
-        wanted = self._settings
-        if wanted.category is not None:
-            await self._probe_category(wanted.category)
-        for blocklist in wanted.blocklists:
-            await self._get(f"/text/blocklists/{blocklist}")
-        if wanted.category is None and not wanted.blocklists:
-            await self._get("/text/blocklists")
+        await self._question.look(self._resource)
 
-    async def _classify(self, document: Document) -> Outcome:
-        text = document.text if document.text.isascii() else azure.mended(document.text)
-        answer = await self._resource.ask("POST", self._url, orjson.dumps({"text": text, **self._asked}))
+    async def _classified(self, text: str) -> Outcome:
+        answer = await self._resource.ask("POST", self._url, self._body(text))
         if not answer.is_success:
-            raise self._resource.failure(answer, Rejected)
+            failure = self._resource.failure(answer, Rejected)
+            if not isinstance(failure, Rejected):
+                raise failure
+            await self.probe()
+            return Refused(Reason.REFUSED_BY_CLASSIFIER, str(failure))
+        analysis = json_of(answer)
+        if not isinstance(analysis, dict):
+            raise self._resource.malformed("an analysis that is not a JSON object")
         try:
-            classes = tuple(self._classes(azure.json_of(answer), self._settings.category))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise self._resource.malformed("an analysis that does not fit what was asked") from None
+            classes = self._question.classes(analysis)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise self._resource.malformed("an analysis of another shape") from None
         return Classified(classes, max(1, math.ceil(len(text) / _RECORD)))
 
-    async def _probe_category(self, name: str) -> None:
-        version = self._settings.category_version
-        query = {} if version is None else {"version": str(version)}
-        found = await self._get(f"/text/categories/{name}", **query)
-        versions = found.get("value") if isinstance(found, dict) else None
-        if not isinstance(versions, list) or not versions or not isinstance(versions[-1], dict):
-            raise self._resource.malformed("a category without versions")
-        if (status := azure.word(versions[-1].get("status"))) not in _BUILT:
-            raise Misconfigured(f"category {name!r} is not built ({status or 'no status given'}): build it first")
-
-    async def _get(self, path: str, **query: str) -> object:
-        answer = await self._resource.ask("GET", self._resource.url(path, **self._version, **query))
-        if answer.is_success and isinstance(found := azure.json_of(answer), dict):
-            return found
-        if answer.is_success:
-            raise Misconfigured(f"{self._resource.told(answer)} without JSON: is something else at endpoint?")
-        raise self._resource.failure(answer, lambda told: Misconfigured(f"{told}: check api_version"))
+    def _body(self, text: str) -> bytes:
+        try:
+            return orjson.dumps(self._question.body(text))
+        except TypeError:
+            return orjson.dumps(self._question.body(mended(text)))
 
 
-def _harms(settings: settings.ContentSafety) -> dict[str, Any]:
-    asked: dict[str, Any] = {"categories": settings.harm_categories, "outputType": settings.output_type}
-    if settings.blocklists:
-        asked |= {"blocklistNames": settings.blocklists, "haltOnBlocklistHit": settings.halt_on_blocklist_hit}
-    return asked
+class HarmCategories:
+    """Which harms a text does, how badly, and which blocklists it is on."""
+
+    path = "/text:analyze"
+    longest = 10_000
+    names = "blocklists, api_version"
+
+    def __init__(self, settings: settings.ContentSafety) -> None:
+        self.model = f"text:analyze@{settings.api_version}"
+        self._version = {"api-version": settings.api_version}
+        self._blocklists = settings.blocklists
+        self._asked: dict[str, Any] = {"categories": settings.harm_categories, "outputType": settings.output_type}
+        if settings.blocklists:
+            halt = settings.halt_on_blocklist_hit
+            self._asked |= {"blocklistNames": settings.blocklists, "haltOnBlocklistHit": halt}
+
+    def body(self, text: str) -> dict[str, Any]:
+        """The text with the categories and blocklists."""
+        return {"text": text, **self._asked}
+
+    def classes(self, answer: Mapping[str, Any]) -> tuple[ClassScore, ...]:
+        """The blocklists that were hit, then the harms, the worst first; with a hit, harms may not have been sought."""
+        lists = dict.fromkeys(_text(hit["blocklistName"]) for hit in answer.get("blocklistsMatch") or ())
+        sought = answer.get("categoriesAnalysis", ()) if lists else answer["categoriesAnalysis"]
+        harms = [(_severity(harm["severity"]), _text(harm["category"])) for harm in sought]
+        harms.sort(key=itemgetter(0), reverse=True)
+        return (
+            *(ClassScore(f"blocklist/{name}", None) for name in lists),
+            *(ClassScore(name, None, severity) for severity, name in harms if severity),
+        )
+
+    async def look(self, resource: Resource) -> None:
+        """See that each blocklist is there, or that blocklists are known at all."""
+        for name in self._blocklists:
+            found = await resource.described(resource.url(f"/text/blocklists/{name}", **self._version))
+            if "blocklistName" not in found:
+                raise resource.malformed("a blocklist without a name")
+        if not self._blocklists:
+            found = await resource.described(resource.url("/text/blocklists", **self._version))
+            if "value" not in found:
+                raise resource.malformed("no list of blocklists")
 
 
-def _custom(settings: settings.ContentSafety) -> dict[str, Any]:
-    category: dict[str, Any] = {"categoryName": settings.category}
-    if settings.category_version is not None:
-        category |= {"version": settings.category_version}
-    return category if settings.api_version == _CUSTOM_ALONE else {"customizedCategories": [category]}
+class CustomCategory:
+    """Whether a text is of a custom category, in 2024-09-15-preview."""
+
+    path = "/text:analyzeCustomCategory"
+    longest = 1_000
+    names = "category, category_version"
+
+    def __init__(self, settings: settings.ContentSafety) -> None:
+        self._category = settings.category or ""
+        self._version = {} if settings.category_version is None else {"version": settings.category_version}
+        self._api_version = {"api-version": settings.api_version}
+        self.model = f"{self._category}/{settings.category_version or 'latest'}"
+
+    def body(self, text: str) -> dict[str, Any]:
+        """The text with the category."""
+        return {"text": text, "categoryName": self._category, **self._version}
+
+    def classes(self, answer: Mapping[str, Any]) -> tuple[ClassScore, ...]:
+        """The category, or nothing."""
+        return self._detected(answer["customCategoryAnalysis"]["detected"])
+
+    async def look(self, resource: Resource) -> None:
+        """See that the category is there and built."""
+        query = {**self._api_version, **{name: str(number) for name, number in self._version.items()}}
+        found = await resource.described(resource.url(f"/text/categories/{self._category}", **query))
+        try:
+            status = word(max(found["value"], key=itemgetter("version"))["status"])
+        except (KeyError, TypeError, ValueError):
+            raise resource.malformed("a category without a version") from None
+        if status in _UNBUILT:
+            raise Misconfigured(f"{self.model} is not built ({status}): build it, or change category_version")
+        if status not in _BUILT:
+            raise Unavailable(f"{self.model} is still being built: category_version can name one that is")
+
+    def _detected(self, detected: object) -> tuple[ClassScore, ...]:
+        if not isinstance(detected, bool):
+            raise TypeError(detected)
+        return (ClassScore(self._category, None),) if detected else ()
 
 
-def _found(analysis: Any, _category: str | None) -> Iterator[ClassScore]:
-    for blocklist in dict.fromkeys(match["blocklistName"] for match in analysis.get("blocklistsMatch") or ()):
-        yield ClassScore(f"blocklist/{blocklist}", None)
-    harms = [(_severity(found["severity"]), str(found["category"])) for found in analysis["categoriesAnalysis"]]
-    for severity, category in sorted(harms, key=lambda harm: -harm[0]):
-        if severity:
-            yield ClassScore(category, None, severity)
+class CustomizedCategory(CustomCategory):
+    """The same in 2024-05-15-preview, where it is asked beside the harm categories."""
+
+    path = HarmCategories.path
+
+    def body(self, text: str) -> dict[str, Any]:
+        """The text with the category, alone in a list."""
+        return {"text": text, "customizedCategories": [{"categoryName": self._category, **self._version}]}
+
+    def classes(self, answer: Mapping[str, Any]) -> tuple[ClassScore, ...]:
+        """The category, or nothing."""
+        (found,) = answer["textCustomizedCategoriesAnalysis"]
+        return self._detected(found["detected"])
 
 
-def _severity(given: object) -> int:
-    if type(given) is not int or not 0 <= given <= 7:
-        raise ValueError(given)
-    return given
+def _question(settings: settings.ContentSafety) -> Question:
+    if settings.category is None:
+        return HarmCategories(settings)
+    return CustomizedCategory(settings) if settings.api_version == "2024-05-15-preview" else CustomCategory(settings)
 
 
-def _detected(analysis: Any, category: str | None) -> Iterator[ClassScore]:
-    found = analysis.get("customCategoryAnalysis")
-    if found is None:
-        named = {each["categoryName"]: each for each in analysis["textCustomizedCategoriesAnalysis"]}
-        found = named[category]
-    if type(found["detected"]) is not bool:
-        raise ValueError(found["detected"])
-    if category is not None and found["detected"]:
-        yield ClassScore(category, None)
+def _text(name: object) -> str:
+    if not (isinstance(name, str) and name):
+        raise TypeError(name)
+    return name
+
+
+def _severity(number: object) -> int:
+    if not (type(number) is int and 0 <= number <= 7):
+        raise ValueError(number)
+    return number

@@ -1,117 +1,125 @@
-"""Azure Content Understanding, one document a job.
+"""Azure Content Understanding, one document a job: `{endpoint}/contentunderstanding`.
 
-===================  ===================================  ==============================================
-`api_version`        asked                                answers with
-===================  ===================================  ==============================================
-2025-05-01-preview   `classifiers/NAME:classify`          the category of each part of the document
-2025-11-01, later    `analyzers/NAME:analyzeBinary`       the same, of an analyzer with contentCategories
-===================  ===================================  ==============================================
+* 2025-05-01-preview has classifiers: `classifiers/{id}:classify`, whose results are in `classifierResults`.
+* 2025-11-01 has analyzers with `contentCategories`: `analyzers/{id}:analyzeBinary`, with results in `analyzerResults`.
 
-A text goes out as the bytes of a plain text file; there is no field for text. The classes are the categories of its
-parts in the order in which they come, each once and without a score, for the service gives none. `$OTHER`, what fits no
-category, is a class like the others.
+A text goes out as it is, in UTF-8, as `application/octet-stream`; the service has no field for one. It gives no score.
+`$OTHER`, its word for a content of no category, is passed on as a class like any other. A document that is split, into
+contents or a content into segments, has the classes of all its parts, each once, those of the first parts first.
+
+Only analyzers have an operation that a job can be given up with: its results are deleted. What is billed depends on the
+pages that the service finds in a text; these are the units, one at least.
 """
 
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome
-from service.errors import Rejected
-from service.providers import azure
-from service.providers.azure import Codes, Exchange, Resource, codes_of, word
+from service.errors import JobLost, Misconfigured, Rejected, Unavailable
+from service.providers.azure import DONE, ENDED_BADLY, Codes, Exchange, Resource, codes_of, mended, word
 
 _MOST_BYTES = 1_000_000
+_UNUSABLE = {"failed", "deleting"}
 _CODES = Codes(
-    content={
-        "InvalidRequest": "",
-        "InvalidArgument": "",
-        "InvalidContent": "the document cannot be read",
-        "ContentTooLarge": "the document is too large",
-        "UnsupportedContent": "documents of this kind are not supported",
-    },
-    settings={
-        "NotFound": "classifier or analyzer",
-        "ClassifierNotFound": "classifier",
-        "AnalyzerNotFound": "analyzer",
-        "ModelNotFound": "classifier or analyzer",
-    },
+    content={"InvalidRequest": "the document is empty, too long or not taken for another reason"},
+    settings={},
 )
 
 
 class ContentUnderstanding:
-    """A classifier, or an analyzer with categories, of a Content Understanding resource."""
+    """A classifier or analyzer of a resource, asked through jobs."""
 
     documents_per_call = 1
-    characters_per_call = 1_000_000
-    characters_per_document = 1_000_000
-    task = "multi_label"
+    characters_per_call = characters_per_document = 1_000_000
 
     def __init__(self, settings: settings.ContentUnderstanding, http: Exchange) -> None:
-        what = "an Azure Content Understanding resource"
-        self._resource = Resource(settings, http, _CODES, "/contentunderstanding", what)
-        self._query = {"api-version": settings.api_version}
-        if settings.classifier is not None:
-            path = f"/classifiers/{settings.classifier}:classify"
-            self.model, self._results = settings.classifier, "/classifierResults"
-        else:
-            path = f"/analyzers/{settings.analyzer}:analyzeBinary"
-            self.model, self._results = str(settings.analyzer), "/analyzerResults"
-        self._submit_url = self._resource.url(path, stringEncoding="codePoint", **self._query)
+        kind, verb = ("classifier", "classify") if settings.classifier else ("analyzer", "analyzeBinary")
+        self.model = f"{kind}s/{settings.classifier or settings.analyzer}"
+        self.task: str = settings.task
+        self._kind = kind
+        self._resource = Resource(settings, http, _CODES, "/contentunderstanding", kind)
+        version = {"api-version": settings.api_version}
+        self._own_url = self._resource.url(f"/{self.model}", **version)
+        self._submit_url = self._resource.url(f"/{self.model}:{verb}", **version)
 
     def __repr__(self) -> str:
-        return f"ContentUnderstanding({self._resource.host!r}, {self.model!r})"
+        return f"ContentUnderstanding({self._resource.host!r}, {self.model!r}, {self.task!r})"
 
     async def submit(self, documents: Sequence[Document]) -> str:
-        """Hand one document in; gives the URL to ask after it.
+        """Hand the document in, for it is one; gives the URL to ask after it.
 
         Raises Throttled, Unavailable, Rejected and Misconfigured.
         """
         (document,) = documents
-        content = azure.mended(document.text).encode()
+        content = mended(document.text).encode()
         if len(content) > _MOST_BYTES:
-            raise Rejected(f"the text has {len(content):,} bytes, more than {_MOST_BYTES:,}")
+            raise Rejected(f"the text has {len(content):,} bytes in UTF-8, and {_MOST_BYTES:,} are the most")
         answer = await self._resource.ask("POST", self._submit_url, content, "application/octet-stream")
-        if not answer.is_success:
-            raise self._resource.failure(answer, Rejected)
-        return self._resource.submitted(answer)
+        if answer.is_success:
+            return self._resource.submitted(answer)
+        failure = self._resource.failure(answer, Rejected)
+        if isinstance(failure, Rejected):
+            await self.probe()  # one that is not ready yet is no document's fault
+        raise failure
 
     async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
-        """As `jobs.JobProvider.poll`. Raises JobLost, Rejected, Throttled, Unavailable and Misconfigured."""
-        resource = self._resource
-        if not resource.is_ours(job):
-            raise resource.elsewhere()
-        page = await resource.page(job)
+        """The outcome of the document submitted as `job`; None while there is none.
+
+        Raises JobLost when none will come (also for a job of another endpoint), Rejected when the job failed for what
+        is in the document, and Throttled, Unavailable and Misconfigured.
+        """
+        self._resource.check_own(job)
+        page = await self._resource.page(job)
         status = word(page.get("status"))
         if not status:
-            raise resource.malformed("a result without a status")
-        if status in azure.ENDED_BADLY:
-            raise resource.ended(codes_of(page.get("error")), Rejected, status)
-        if status not in azure.DONE:
+            raise self._resource.malformed("a job without a status")
+        if status in ENDED_BADLY:
+            raise self._resource.ended(codes_of(page.get("error")), status)
+        if status not in DONE:
             return None
         try:
-            names = dict.fromkeys(_categories(page["result"]))
-        except (KeyError, TypeError, AttributeError):
-            raise resource.malformed("a result that does not fit what was asked") from None
-        outcome = Classified(tuple(ClassScore(name, None) for name in names), units=1)
-        return [outcome for _ in documents]
+            outcome = _classified(page)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise self._resource.malformed("results of another shape") from None
+        if outcome is None:
+            (document,) = documents
+            raise JobLost(f"{self._resource.host}: a finished job found nothing in {document.record.position}")
+        return [outcome]
 
     async def cancel(self, job: str) -> None:
-        """Nothing can be done: the service has no way to give a classification up."""
+        """Have what may come of the job deleted, where the API can. Raises as `poll` does."""
+        self._resource.check_own(job)
+        if self._kind == "analyzer":
+            answer = await self._resource.ask("DELETE", job)
+            if not answer.is_success:
+                raise self._resource.lost_or_failed(answer)
 
     async def probe(self) -> None:
-        """As `dispatch.Provider.probe`: asks after a result that cannot exist. Raises as there, and Throttled."""
-        await self._resource.probe(self._resource.url(f"{self._results}/{uuid.uuid4()}", **self._query))
+        """Look whether the classifier or analyzer is there and ready, which costs nothing.
+
+        Raises Misconfigured, Unavailable and Throttled.
+        """
+        found = await self._resource.described(self._own_url)
+        status = word(found.get("status"))
+        if not status:
+            raise self._resource.malformed(f"{self._kind} without a status")
+        if status in _UNUSABLE:
+            raise Misconfigured(f"{self.model} is {status}: check {self._kind}")
+        if status != "ready":
+            raise Unavailable(f"{self.model} is not ready yet ({status})")
 
 
-def _categories(result: dict[str, Any]) -> Iterator[str]:
-    """The category of each part of a document; an analyzer writes those of segments beside it."""
-    for content in result["contents"]:
-        for part in (content, *(content.get("segments") or ())):
-            category = part.get("category")
-            if category is None:
-                continue
-            if not isinstance(category, str) or not category:
-                raise TypeError(category)
-            yield category
+def _classified(page: Mapping[str, Any]) -> Classified | None:
+    """The outcome that a finished job gives; None where it has no content at all."""
+    result = page["result"]
+    contents = result["contents"]
+    parts = [part for content in contents for part in (content, *(content.get("segments") or ()))]
+    names = dict.fromkeys(part["category"] for part in parts if part.get("category") is not None)
+    if not all(isinstance(name, str) and name for name in names):
+        raise TypeError(names)
+    warnings = [code for warning in result.get("warnings") or () for code in codes_of(warning)]
+    pages = max((content.get("endPageNumber") or 1 for content in contents), default=0)
+    if not isinstance(pages, int):
+        raise TypeError(pages)
+    return Classified(tuple(ClassScore(name, None) for name in names), pages, tuple(warnings)) if contents else None
