@@ -1,14 +1,10 @@
 import asyncio
-import json
 import logging
 import ssl
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs
 
 import pytest
 import trustme
@@ -18,17 +14,16 @@ from service.documents import Classified, ClassScore, Document, Outcome, Positio
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.providers.azure_language import AzureLanguage
 from service.transport import PacedClient
-from tests.providers.conftest import Received, Replay, Reply, client
+from tests.providers.conftest import Replay, Reply, client
+from tests.providers.documented import Documented, files
+from tests.providers.networks import bystander, listening, raw
 
 KEY = "4n4zur3k3yth4t1sn0tt0b3s33n"
-CONTRACT = Path(__file__).parents[1] / "contract" / "azure_language"
 JOBS = "/language/analyze-text/jobs"
 JOB = f"http://{{host}}{JOBS}/0001?api-version=2023-04-01"
 ACCEPTED = Reply(202, headers={"Operation-Location": JOB})
 HTML = b"<html><body>Please log in</body></html>"
 IS_HTML = {"Content-Type": "text/html"}
-
-Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def document(
@@ -87,76 +82,57 @@ async def polled(replay: Replay, http: PacedClient, body: object, *documents: Do
 # The documented examples
 
 
-@dataclass(frozen=True)
-class Contract:
-    """A file of documented exchanges, and what a client with the same settings is given to do."""
-
-    version: str
-    exchanges: list[dict[str, Any]]
-
-    @classmethod
-    def read(cls, name: str) -> "Contract":
-        path = CONTRACT / name
-        return cls(path.parent.name, json.loads(path.read_text(encoding="utf-8"))["exchanges"])
-
-    @property
-    def requests(self) -> list[dict[str, Any]]:
-        return [exchange["request"] for exchange in self.exchanges]
-
-    @property
-    def replies(self) -> list[Reply]:
-        responses = [exchange["response"] for exchange in self.exchanges]
-        return [Reply(response["status"], response["body"], response["headers"]) for response in responses]
-
-    @property
-    def documents(self) -> list[Document]:
-        given = (self.requests[0]["body"] or {}).get("analysisInput", {}).get("documents", [{"text": "-"}])
-        return [document(each["text"], number, language=each.get("language")) for number, each in enumerate(given)]
-
-    def provider(self, replay: Replay, http: PacedClient) -> AzureLanguage:
-        replay.answer(*self.replies)
-        changes = {"api_version": self.version}
-        if self.requests[0]["body"]:
-            (task,) = self.requests[0]["body"]["tasks"]
-            kinds = {"CustomSingleLabelClassification": "single_label", "CustomMultiLabelClassification": "multi_label"}
-            changes |= {
-                "project": task["parameters"]["projectName"],
-                "deployment": task["parameters"]["deploymentName"],
-                "task": kinds[task["kind"]],
-            }
-        return azure(replay.url, http, **changes)
+KINDS = {
+    "CustomSingleLabelClassification": "single_label",
+    "CustomMultiLabelClassification": "multi_label",
+    "customSingleClassificationTasks": "single_label",
+    "customClassificationTasks": "single_label",
+    "customMultiClassificationTasks": "multi_label",
+}
+"""The tasks of all dialects."""
 
 
-def as_documented(received: Received, documented: dict[str, Any]) -> dict[str, Any]:
-    """The request in the form of the files, with the headers that the file has; more may be sent."""
-    return {
-        "method": received.method,
-        "path": received.path,
-        "query": received.query,
-        "headers": {name: received.headers.get(name.lower()) for name in documented["headers"]},
-        "body": received.json,
-    }
+def documents_of(documented: Documented) -> list[Document]:
+    given = (documented.requests[0]["body"] or {}).get("analysisInput", {}).get("documents", [{"text": "-"}])
+    return [document(each["text"], number, language=each.get("language")) for number, each in enumerate(given)]
 
 
-@pytest.mark.parametrize("name", sorted(str(path.relative_to(CONTRACT)) for path in CONTRACT.glob("*/*.json")))
+def provider_of(documented: Documented, replay: Replay, http: PacedClient) -> AzureLanguage:
+    """One that sends what the file has sent first."""
+    replay.answer(*documented.replies)
+    changes: dict[str, Any] = {"api_version": documented.version}
+    if documented.requests[0]["body"]:
+        tasks = documented.requests[0]["body"]["tasks"]
+        (kind, (task,)), *_ = tasks.items() if isinstance(tasks, dict) else [(tasks[0]["kind"], tasks)]
+        names = {name.replace("-n", "N"): value for name, value in task["parameters"].items()}
+        changes |= {
+            "project": names.get("projectName"),
+            "deployment": names.get("deploymentName"),
+            "model_id": names.get("modelId"),
+            "task": KINDS[kind],
+        }
+    return azure(replay.url, http, **changes)
+
+
+@pytest.mark.parametrize("name", files("azure_language"))
 async def test_the_requests_are_those_documented(name: str, replay: Replay, http: PacedClient) -> None:
-    contract = Contract.read(name)
-    provider, documents = contract.provider(replay, http), contract.documents
-    job = f"{replay.url}{contract.requests[0]['path']}?{contract.requests[0]['query']}"
-    for request in contract.requests:
+    documented = Documented.read(name)
+    provider, documents = provider_of(documented, replay, http), documents_of(documented)
+    job = f"{replay.url}{documented.requests[0]['path']}?{documented.requests[0]['query']}"
+    for request in documented.requests:
         with suppress(CallFailed):
-            if request["path"] == JOBS:
-                job = await provider.submit(documents)
-            elif request["path"].endswith(":cancel"):
+            if request["path"].endswith(":cancel"):
                 await provider.cancel(job)
-            elif "skip" not in parse_qs(request["query"]):  # later pages are asked for by the same poll as the first
+            elif request["method"] == "POST":
+                job = await provider.submit(documents)
+            elif "skip=" not in request["query"]:  # later pages are asked for by the same poll as the first
                 await provider.poll(job, documents)
-    documented = json.loads(json.dumps(contract.requests).replace("{key}", KEY))
-    assert [as_documented(*pair) for pair in zip(replay.requests, documented, strict=True)] == documented
+    documented.check(replay, KEY)
 
 
-async def outcomes_of(contract: Contract, replay: Replay, http: PacedClient) -> list[Outcome]:
-    provider, documents = contract.provider(replay, http), contract.documents
+async def outcomes_of(name: str, replay: Replay, http: PacedClient) -> list[Outcome]:
+    documented = Documented.read(f"azure_language/{name}")
+    provider, documents = provider_of(documented, replay, http), documents_of(documented)
     job = await provider.submit(documents)
     while (outcomes := await provider.poll(job, documents)) is None:
         pass
@@ -164,7 +140,7 @@ async def outcomes_of(contract: Contract, replay: Replay, http: PacedClient) -> 
 
 
 async def test_a_single_label_job_gives_one_class_a_document(replay: Replay, http: PacedClient) -> None:
-    assert await outcomes_of(Contract.read("2023-04-01/single_label.json"), replay, http) == [
+    assert await outcomes_of("2023-04-01/single_label.json", replay, http) == [
         Classified((ClassScore("billing", 0.93),), units=1),
         Classified((ClassScore("crash", 0.88),), units=1),
         Classified((ClassScore("account", 0.71),), units=1),
@@ -174,13 +150,13 @@ async def test_a_single_label_job_gives_one_class_a_document(replay: Replay, htt
 
 @pytest.mark.parametrize("version", ["2022-05-01", "2023-04-01"])
 async def test_a_multi_label_job_gives_classes_best_first(version: str, replay: Replay, http: PacedClient) -> None:
-    first, *others = await outcomes_of(Contract.read(f"{version}/multi_label.json"), replay, http)
+    first, *others = await outcomes_of(f"{version}/multi_label.json", replay, http)
     assert first == Classified((ClassScore("Action", 0.99), ClassScore("Comedy", 0.96)), units=1)
     assert all(other == Classified((), units=1) for other in others)
 
 
 async def test_results_are_gathered_from_all_pages(replay: Replay, http: PacedClient) -> None:
-    assert await outcomes_of(Contract.read("2023-04-01/paged.json"), replay, http) == [
+    assert await outcomes_of("2023-04-01/paged.json", replay, http) == [
         Classified((ClassScore("Drama", 0.81),), units=1),
         Classified((ClassScore("Comedy", 0.62), ClassScore("Drama", 0.55)), units=1),
         Classified((), units=1),
@@ -188,9 +164,7 @@ async def test_results_are_gathered_from_all_pages(replay: Replay, http: PacedCl
 
 
 async def test_a_refused_document_does_not_spoil_the_others(replay: Replay, http: PacedClient) -> None:
-    first, empty, klingon, long_words = await outcomes_of(
-        Contract.read("2023-04-01/document_errors.json"), replay, http
-    )
+    first, empty, klingon, long_words = await outcomes_of("2023-04-01/document_errors.json", replay, http)
     assert first == Classified((ClassScore("billing", 0.93),), units=1)
     assert isinstance(empty, Refused)
     assert empty.reason is Reason.REFUSED_BY_CLASSIFIER
@@ -202,12 +176,12 @@ async def test_a_refused_document_does_not_spoil_the_others(replay: Replay, http
 
 async def test_a_job_that_fails_by_itself_is_lost(replay: Replay, http: PacedClient) -> None:
     with pytest.raises(JobLost, match=r"failed without results \(InternalServerError\)"):
-        await outcomes_of(Contract.read("2023-04-01/failed.json"), replay, http)
+        await outcomes_of("2023-04-01/failed.json", replay, http)
 
 
 async def test_a_job_can_be_cancelled_and_is_lost_then(replay: Replay, http: PacedClient) -> None:
-    contract = Contract.read("2023-04-01/cancelled.json")
-    provider, documents = contract.provider(replay, http), contract.documents
+    documented = Documented.read("azure_language/2023-04-01/cancelled.json")
+    provider, documents = provider_of(documented, replay, http), documents_of(documented)
     job = await provider.submit(documents)
     await provider.cancel(job)
     assert await provider.poll(job, documents) is None
@@ -229,9 +203,9 @@ REFUSALS: list[tuple[type[CallFailed], float | None, str]] = [
 
 
 async def test_documented_refusals_are_named_by_what_to_do_next(replay: Replay, http: PacedClient) -> None:
-    contract = Contract.read("2023-04-01/refusals.json")
-    provider, documents = contract.provider(replay, http), contract.documents
-    for _, (kind, retry_after, words) in zip(contract.exchanges, REFUSALS, strict=True):
+    documented = Documented.read("azure_language/2023-04-01/refusals.json")
+    provider, documents = provider_of(documented, replay, http), documents_of(documented)
+    for _, (kind, retry_after, words) in zip(documented.exchanges, REFUSALS, strict=True):
         with pytest.raises(kind, match=words) as caught:
             await provider.submit(documents)
         assert type(caught.value) is kind
@@ -239,10 +213,12 @@ async def test_documented_refusals_are_named_by_what_to_do_next(replay: Replay, 
 
 
 async def test_a_job_the_service_does_not_know_is_lost(replay: Replay, http: PacedClient) -> None:
-    contract = Contract.read("2023-04-01/unknown_job.json")
-    provider = contract.provider(replay, http)
+    documented = Documented.read("azure_language/2023-04-01/unknown_job.json")
+    provider = provider_of(documented, replay, http)
     with pytest.raises(JobLost):
-        await provider.poll(f"{replay.url}{contract.requests[0]['path']}?api-version=2023-04-01", contract.documents)
+        await provider.poll(
+            f"{replay.url}{documented.requests[0]['path']}?api-version=2023-04-01", documents_of(documented)
+        )
 
 
 # Submitting
@@ -596,37 +572,6 @@ async def test_a_probe_that_fails_says_which_setting_is_wrong(
 # The key, and where it goes
 
 
-@asynccontextmanager
-async def listening(speak: Speak, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """A server on a port of its own; its conversations are over when it is left."""
-
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await speak(reader, writer)
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
-    async with asyncio.TaskGroup() as conversations:
-
-        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            conversations.create_task(converse(reader, writer))
-
-        async with await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls) as server:
-            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-@asynccontextmanager
-async def bystander() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Somebody else's port, and what is sent there."""
-    heard: list[bytes] = []
-
-    async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        heard.append(await reader.read(65_536))
-
-    async with listening(listen) as host:
-        yield host, heard
-
-
 ELSEWHERE = [
     "http://{other}/jobs/1",
     "http://localhost:{port}/jobs/1",
@@ -777,20 +722,6 @@ def test_what_it_is_can_be_seen_but_not_its_key(http: PacedClient) -> None:
 
 
 # Networks that fail
-
-
-@asynccontextmanager
-async def raw(sent: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """A server that answers anything with some bytes and hangs up."""
-
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            await reader.read(65_536)
-            writer.write(sent)
-            await writer.drain()
-
-    async with listening(speak, tls) as host:
-        yield host
 
 
 @pytest.mark.parametrize(
