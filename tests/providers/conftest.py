@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -56,13 +56,14 @@ class Received:
 
 
 class Replay:
-    """Answers each request with the next reply, and with 501 when there is none left."""
+    """Answers each request with the next reply, and as `otherwise` has it (with 501) when there is none left."""
 
     def __init__(self, host: str) -> None:
         self.host = host
         self.url = f"http://{host}"
         self.requests: list[Received] = []
         self.replies: deque[Reply] = deque()
+        self.otherwise: Callable[[Received], Reply] = lambda _: Reply(501)
 
     def answer(self, *replies: Reply) -> None:
         self.replies.extend(replies)
@@ -72,7 +73,7 @@ class Replay:
         path, query = scope["raw_path"].decode("ascii"), scope["query_string"].decode("ascii")
         received = Received(request.method, path, query, dict(request.headers), await request.body())
         self.requests.append(received)
-        reply = self.replies.popleft() if self.replies else Reply(501)
+        reply = self.replies.popleft() if self.replies else self.otherwise(received)
         await reply.at(self.host)(scope, receive, send)
 
 
@@ -95,6 +96,7 @@ def replaying() -> Iterator[Replay]:
 def replay(replaying: Replay) -> Iterator[Replay]:
     replaying.requests.clear()
     replaying.replies.clear()
+    replaying.otherwise = lambda _: Reply(501)
     yield replaying
     assert not replaying.replies, "fewer requests came than there are replies"
 

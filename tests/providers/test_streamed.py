@@ -1,0 +1,196 @@
+"""A thousand documents through the whole pipeline, for each dialect of Azure's clients: none lost, none twice."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import TypeAdapter
+
+from service import accounts, pipeline, settings
+from service.dispatch import Dispatcher
+from service.documents import Position, Record
+from service.streams.memory import MemorySink, MemorySource
+from service.telemetry import Telemetry
+from tests.commands import CANARY_KEY, rows, served_account, serving, small_model
+from tests.providers.conftest import Received, Replay, Reply
+from tests.providers.test_contract import (
+    ANALYZER,
+    CLASSIFIER,
+    CUSTOM,
+    CUSTOMIZED,
+    GA,
+    HARMS,
+    KEY,
+    PREVIEW_31,
+    PREVIEW_32,
+)
+
+ACCOUNT: TypeAdapter[settings.Account] = TypeAdapter(settings.Account)
+
+
+async def streamed(account: Mapping[str, Any], texts: list[str]) -> MemorySink:
+    """What is published when these texts go through the pipeline."""
+    stream = settings.Stream(
+        name="tickets",
+        input="in",
+        document=settings.Fields(format="text", id=None),
+        classify_with=("azure",),
+        batch=settings.Batch(wait=0.01),
+        output="out",
+        dead_letter="dead",
+    )
+    branch = ACCOUNT.validate_python({"limits": {"in_flight": 100}, **account})
+    source = MemorySource(Record(Position("in", 0, i), 0, None, text.encode()) for i, text in enumerate(texts))
+    sink, telemetry = MemorySink(), Telemetry()
+    async with accounts.opened({"azure": branch}, ["azure"], telemetry) as ready:
+        await pipeline.run(
+            stream, source, sink, Dispatcher([ready["azure"]]), telemetry=telemetry, stop=asyncio.Event()
+        )
+    return sink
+
+
+def results(sink: MemorySink) -> dict[int, str | None]:
+    """The best class of each document, by its offset."""
+    assert not sink.to("dead")
+    found = [json.loads(message.value or b"") for message in sink.to("out")]
+    assert len(found) == len({each["source"]["offset"] for each in found})
+    return {each["source"]["offset"]: (each["best"] or {"name": None})["name"] for each in found}
+
+
+class Jobs:
+    """An API that works through jobs, and fails on the way as it may; texts are answered with their last word."""
+
+    def __init__(self, path: str, done: Callable[[list[str]], object], texts: Callable[[Received], list[str]]) -> None:
+        self._path = path
+        self._done = done
+        self._texts = texts
+        self._jobs: list[list[str]] = []
+        self._requests = 0
+
+    def __call__(self, received: Received) -> Reply:
+        self._requests += 1
+        if self._requests in {11, 23}:
+            return Reply(429, headers={"Retry-After": "0"}) if self._requests == 11 else Reply(503)
+        if received.method == "POST":
+            self._jobs.append(self._texts(received))
+            location = f"http://{{host}}{self._path}/{len(self._jobs) - 1}"
+            return Reply(202, headers={"Operation-Location": location})
+        if self._requests == 31:
+            return Reply(404)  # lost: to be submitted again
+        return Reply(200, self._done(self._jobs[int(received.path.rpartition("/")[2])]))
+
+
+def of_language(received: Received) -> list[str]:
+    return [each["text"] for each in json.loads(received.body)["analysisInput"]["documents"]]
+
+
+def of_understanding(received: Received) -> list[str]:
+    return [received.body.decode()]
+
+
+def classes(spelling: str, texts: list[str], *, alone: bool = False) -> list[object]:
+    found = []
+    for number, text in enumerate(texts):
+        one = {"category": text.rpartition(" ")[2], "confidenceScore": 0.9}
+        found.append({"id": str(number), spelling: one if alone else [one], "warnings": []})
+    return [{"results": {"documents": found[::-1], "errors": []}}]
+
+
+def understood(texts: list[str]) -> object:
+    return {"status": "Succeeded", "result": {"contents": [{"category": texts[0].rpartition(" ")[2]}]}}
+
+
+DONE: Mapping[str, Any] = {
+    "GA": (GA, of_language, lambda texts: {"status": "succeeded", "tasks": {"items": classes("class", texts)}}),
+    "v3.2": (
+        PREVIEW_32,
+        of_language,
+        lambda texts: {
+            "status": "succeeded",
+            "tasks": {"customSingleClassificationTasks": classes("classification", texts, alone=True)},
+        },
+    ),
+    "v3.1": (
+        PREVIEW_31,
+        of_language,
+        lambda texts: {
+            "status": "completed",
+            "tasks": {"tasks": {"customClassificationTasks": classes("classes", texts)}},
+        },
+    ),
+    "classifier": (CLASSIFIER, of_understanding, understood),
+    "analyzer": (ANALYZER, of_understanding, understood),
+}
+TEXTS = [f"ticket {number} is about class-{number % 7}" for number in range(1_000)]
+EXPECTED = {number: f"class-{number % 7}" for number in range(1_000)}
+
+
+@pytest.mark.parametrize("dialect", DONE)
+async def test_jobs_answer_a_thousand_documents(dialect: str, replay: Replay) -> None:
+    api, texts, done = DONE[dialect]
+    replay.otherwise = Jobs(api.jobs, done, texts)
+    sink = await streamed({"endpoint": replay.url, "key": KEY, **api.account}, TEXTS)
+    assert results(sink) == EXPECTED
+
+
+def harms(text: str) -> object:
+    return {"categoriesAnalysis": [{"category": text.rpartition(" ")[2], "severity": 4}]}
+
+
+def customized(text: str) -> object:
+    return {"textCustomizedCategoriesAnalysis": [{"categoryName": "DrugAbuse", "detected": text.endswith("0")}]}
+
+
+def custom(text: str) -> object:
+    return {"customCategoryAnalysis": {"detected": text.endswith("0")}}
+
+
+@pytest.mark.parametrize(("api", "analysis"), [(HARMS, harms), (CUSTOMIZED, customized), (CUSTOM, custom)])
+async def test_calls_answer_a_thousand_documents(api: Any, analysis: Callable[[str], object], replay: Replay) -> None:
+    trouble = {10: Reply(429, headers={"Retry-After": "0"}), 300: Reply(503), 700: Reply(200, b"{")}
+
+    def answer(received: Received) -> Reply:
+        return trouble.pop(len(replay.requests), None) or Reply(200, analysis(json.loads(received.body)["text"]))
+
+    replay.otherwise = answer
+    found = results(await streamed({"endpoint": replay.url, "key": KEY, **api.account}, TEXTS))
+    detected = {number: "DrugAbuse" if number % 7 == 0 else None for number in range(1_000)}
+    assert found == (EXPECTED if api is HARMS else detected)
+    assert not trouble
+
+
+async def test_a_server_of_ours_answers_a_thousand_documents_of_a_project(tmp_path: Path) -> None:
+    texts = [f"{rows()[number % len(rows())]['text']} {number}" for number in range(1_000)]
+    with serving(tmp_path, small_model(tmp_path / "small")) as (url, _):
+        found = results(await streamed(served_account(url), texts))
+    right = [found[number] == rows()[number % len(rows())]["labels"][0] for number in range(1_000)]
+    assert sum(right) > 900, Counter(found.values())
+
+
+@pytest.mark.parametrize(("kind", "version"), [("classifier", "2025-05-01-preview"), ("analyzer", "2025-11-01")])
+async def test_a_server_of_ours_answers_a_thousand_documents_by_what_classes_are_called(
+    kind: str, version: str, tmp_path: Path
+) -> None:
+    categories = {
+        "invoice": {"description": "an invoice with an amount due and a bank account"},
+        "recipe": {"description": "a recipe with ingredients, butter and flour"},
+    }
+    body: dict[str, Any] = {"categories": categories}
+    if kind == "analyzer":
+        body = {"baseAnalyzerId": "prebuilt-document", "config": {"contentCategories": categories}}
+    account = {"provider": "content_understanding", "key": CANARY_KEY, kind: "papers", "api_version": version}
+    texts = ["the amount due on this invoice, to a bank account", "ingredients: butter and flour, a recipe"]
+    with serving(tmp_path, small_model(tmp_path / "small")) as (url, _):
+        path = f"{url}/contentunderstanding/{kind}s/papers"
+        async with httpx.AsyncClient(headers={"Ocp-Apim-Subscription-Key": CANARY_KEY}) as http:
+            created = await http.put(path, params={"api-version": version}, json=body)
+            assert created.status_code in {200, 201}, created.text
+            while (await http.get(path, params={"api-version": version})).json()["status"] != "ready":  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.05)
+        found = results(await streamed({"endpoint": url, **account}, [f"{texts[i % 2]} {i}" for i in range(1_000)]))
+    assert found == {number: ("invoice", "recipe")[number % 2] for number in range(1_000)}
