@@ -1,6 +1,7 @@
 """The contract of `tests.providers.contract`, kept by Azure's clients in all dialects, and by the embedded model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from service.providers.local import Local
 from service.transport import PacedClient
 from tests.commands import small_model
 from tests.providers.conftest import Replay, Reply
-from tests.providers.contract import JobContract, Provider, ProviderContract, RemoteContract
+from tests.providers.contract import WAITS, JobContract, Provider, ProviderContract, RemoteContract
 
 KEY = "4n4zur3k3yth4t1sn0tt0b3s33n"
 ACCOUNT: TypeAdapter[settings.Account] = TypeAdapter(settings.Account)
@@ -162,14 +163,23 @@ class Azure:
     """A client of one of the dialects, with the API played by `replay`."""
 
     secret = KEY
+    waits = (
+        *WAITS,
+        ({"Retry-After": "Sat, 21 Nov 2026 09:01:30 GMT", "Date": "Sat, 21 Nov 2026 09:00:00 GMT"}, 90.0),
+        ({"retry-after-ms": "250", "Retry-After": "1"}, 0.25),
+    )
 
     def __init__(self, api: Api, replay: Replay, http: PacedClient) -> None:
         self._api = api
         self._http = http
         self.replay = replay
-        self.provider = self.at(replay.url)
+        self.provider = self._at(replay.url)
 
-    def at(self, url: str) -> Provider:
+    @asynccontextmanager
+    async def at(self, url: str) -> AsyncIterator[Provider]:
+        yield self._at(url)
+
+    def _at(self, url: str) -> Provider:
         branch = ACCOUNT.validate_python({"endpoint": url, "key": KEY, **self._api.account})
         return PROVIDERS[branch.provider](branch, self._http)
 
