@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from service import accounts, pipeline, settings
 from service.dispatch import Dispatcher
 from service.documents import Position, Record
+from service.errors import Unavailable
 from service.streams.memory import MemorySink, MemorySource
 from service.telemetry import Telemetry
 from tests.commands import CANARY_KEY, rows, served_account, serving, small_model
@@ -30,6 +31,7 @@ from tests.providers.test_contract import (
     PREVIEW_32,
 )
 
+CONTAINER = "https://contoso.blob.core.windows.net/samples"
 ACCOUNT: TypeAdapter[settings.Account] = TypeAdapter(settings.Account)
 
 
@@ -164,10 +166,11 @@ async def test_calls_answer_a_thousand_documents(api: Any, analysis: Callable[[s
     assert not trouble
 
 
-async def test_a_server_of_ours_answers_a_thousand_documents_of_a_project(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["2023-04-01", "v3.2-preview.2"])
+async def test_a_server_of_ours_answers_a_thousand_documents_of_a_project(version: str, tmp_path: Path) -> None:
     texts = [f"{rows()[number % len(rows())]['text']} {number}" for number in range(1_000)]
     with serving(tmp_path, small_model(tmp_path / "small")) as (url, _):
-        found = results(await streamed(served_account(url), texts))
+        found = results(await streamed(served_account(url, api_version=version), texts))
     right = [found[number] == rows()[number % len(rows())]["labels"][0] for number in range(1_000)]
     assert sum(right) > 900, Counter(found.values())
 
@@ -194,3 +197,55 @@ async def test_a_server_of_ours_answers_a_thousand_documents_by_what_classes_are
                 await asyncio.sleep(0.05)
         found = results(await streamed({"endpoint": url, **account}, [f"{texts[i % 2]} {i}" for i in range(1_000)]))
     assert found == {number: ("invoice", "recipe")[number % 2] for number in range(1_000)}
+
+
+async def test_a_server_of_ours_finds_what_is_on_a_blocklist_in_a_thousand_documents(tmp_path: Path) -> None:
+    account = {"provider": "content_safety", "key": CANARY_KEY, "blocklists": ["slurs"]}
+    version = {"api-version": "2024-09-01"}
+    with serving(tmp_path, small_model(tmp_path / "small")) as (url, _):
+        path = f"{url}/contentsafety/text/blocklists/slurs"
+        async with httpx.AsyncClient(headers={"Ocp-Apim-Subscription-Key": CANARY_KEY}, params=version) as http:
+            assert (await http.patch(path, json={"description": "Words we do not print."})).is_success
+            items = {"blocklistItems": [{"text": "balderdash"}]}
+            assert (await http.post(f"{path}:addOrUpdateBlocklistItems", json=items)).is_success
+        texts = [f"What {'balderdash' if number % 7 == 0 else 'joy'}, said number {number}." for number in range(1_000)]
+        found = results(await streamed({"endpoint": url, **account}, texts))
+    assert found == {number: None if number % 7 else "blocklist/slurs" for number in range(1_000)}
+
+
+@pytest.mark.parametrize("version", ["2024-05-15-preview", "2024-09-15-preview"])
+async def test_a_server_of_ours_finds_a_custom_category_in_a_thousand_documents(version: str, tmp_path: Path) -> None:
+    things = ["pills", "powder", "syringes", "weed", "crystals", "mushrooms"]
+    offers = ["selling {} cheap", "who wants {} tonight", "fresh {} just came in", "got {} for you", "best {} in town"]
+    positives = [f"{offer.format(thing)}{mark}" for thing in things for offer in offers for mark in ("", "!")]
+    negatives = [f"my {thing} for the {use}" for thing in ("cake", "bike", "sofa", "lamp") for use in ("hall", "party")]
+    lines = [{"text": text, "isPositive": True} for text in positives]
+    lines += [{"text": text, "isPositive": False} for text in negatives]
+    (tmp_path / "samples").mkdir()
+    samples = tmp_path / "samples" / "drugs.jsonl"
+    samples.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    account = {"provider": "content_safety", "key": CANARY_KEY, "api_version": version, "category": "Drugs"}
+    model = small_model(tmp_path / "small")
+    with serving(tmp_path, model, "--container", f"samples={samples.parent}") as (url, _):
+        path = f"{url}/contentsafety/text/categories/Drugs"
+        body = {"categoryName": "Drugs", "definition": "Drugs on offer.", "sampleBlobUrl": f"{CONTAINER}/drugs.jsonl"}
+        headers = {"Ocp-Apim-Subscription-Key": CANARY_KEY}
+        async with httpx.AsyncClient(headers=headers, params={"api-version": version}) as http:
+            assert (await http.put(path, json=body)).is_success
+            assert (await http.post(f"{path}:build", params={"api-version": version, "version": "1"})).is_success
+        await built({"endpoint": url, **account})
+        texts = [positives[number % 60] if number % 2 else negatives[number % 8] for number in range(1_000)]
+        found = results(await streamed({"endpoint": url, **account}, texts))
+    right = [(found[number] == "Drugs") == bool(number % 2) for number in range(1_000)]
+    assert sum(right) > 900, Counter(found.values())
+
+
+async def built(account: Mapping[str, Any]) -> None:
+    """Wait until the category is built, as its account sees it."""
+    branch = ACCOUNT.validate_python(account)
+    async with accounts.opened({"azure": branch}, ["azure"], Telemetry()) as ready:
+        while True:
+            try:
+                return await ready["azure"].provider.probe()
+            except Unavailable:
+                await asyncio.sleep(0.1)
