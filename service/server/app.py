@@ -93,18 +93,20 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A trained model to put behind an endpoint of Amazon Comprehend."""
+    """A trained model to put behind an endpoint of Amazon Comprehend, with so many inference units or no limit."""
 
     name: str
     model: Path
+    units: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """An endpoint written NAME=FOLDER; raises `Misconfigured`."""
-        name, equals, model = text.partition("=")
-        if not (equals and model and re.fullmatch("[a-zA-Z0-9](-*[a-zA-Z0-9]){0,39}", name)):
-            raise Misconfigured(f"--comprehend-endpoint {text!r} is not NAME=FOLDER (tickets=models/tickets)")
-        return cls(name, Path(model))
+        """An endpoint written NAME=FOLDER or NAME=FOLDER:UNITS; raises `Misconfigured`."""
+        found = re.fullmatch("([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,39})=(.+?)(?::([1-9][0-9]{0,3}))?", text)
+        if found is None:
+            form = "NAME=FOLDER or NAME=FOLDER:UNITS (tickets=models/tickets:10)"
+            raise Misconfigured(f"--comprehend-endpoint {text!r} is not {form}")
+        return cls(found[1], Path(found[2]), int(found[3]) if found[3] else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
         backend = Backend(store, models, trainer, containers, s3, rates, harms, options.largest_sample_file)
         for endpoint in options.comprehend_endpoints:
             classifier = await asyncio.to_thread(models.add, endpoint.model)
-            await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time())
+            await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time(), endpoint.units)
         jobs = make_jobs(backend, telemetry, options.least_job_seconds)
         async with jobs.working():
             with trainer:  # left before the jobs, which do not wait for what is being learnt

@@ -1,5 +1,7 @@
 """Amazon Comprehend, custom classification (2017-11-27): AWS JSON 1.1 at `POST /`, by `X-Amz-Target`.
 
+A path before it, as `endpoint_url` may have one, is taken, too, wherever a request names a target and no other API is.
+
 Served: CreateDocumentClassifier, DescribeDocumentClassifier, ListDocumentClassifiers, ListDocumentClassifierSummaries,
 StopTrainingDocumentClassifier, DeleteDocumentClassifier (`comprehend_classifiers`); CreateEndpoint, DescribeEndpoint,
 UpdateEndpoint, ListEndpoints, DeleteEndpoint and ClassifyDocument (`comprehend_endpoints`);
@@ -35,7 +37,7 @@ import orjson
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Unavailable
@@ -81,6 +83,15 @@ class Action(NamedTuple):
     does: Callable[[Call], Awaitable[Mapping[str, Any]]]
 
 
+class _Targeted(Route):
+    """A path, for requests that name a target."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and any(name == b"x-amz-target" for name, _ in scope["headers"]):
+            return super().matches(scope)
+        return Match.NONE, {}
+
+
 class Front:
     """The one path of the API, as an ASGI application."""
 
@@ -91,8 +102,8 @@ class Front:
         self._nothing = Resource(gateway, "none", (), {})
 
     def routes(self) -> list[Route]:
-        """The path."""
-        return [Route("/", self)]
+        """The path, and whichever is asked for a target; to come after those of the other APIs."""
+        return [Route("/", self), _Targeted("/{prefix:path}", self)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, whatever happens."""
@@ -162,8 +173,9 @@ class Front:
         try:
             sigv4.check(
                 self._secrets,
+                service="comprehend",
                 method=scope["method"],
-                path=scope["path"],
+                path=scope["raw_path"].partition(b"?")[0],
                 query=scope["query_string"],
                 headers=headers,
                 body=body,
@@ -265,9 +277,9 @@ def page(given: Mapping[str, Any], found: Sequence[T]) -> tuple[Sequence[T], dic
     return found[max(0, begin) : end], after
 
 
-def between(given: Mapping[str, Any], before: str, after: str, moment: float) -> bool:
-    """Whether a moment is in the time that a filter names; raises `Failure`."""
-    bounds = given.get(before, math.inf), given.get(after, -math.inf)
-    if not all(isinstance(bound, int | float) for bound in bounds):
-        raise invalid(f"{before} and {after} are to be times.")
-    return bool(bounds[1] < moment < bounds[0])
+def period(given: Mapping[str, Any], what: str) -> tuple[float, float]:
+    """The moments that the times of a filter lie between, `SubmitTime` or `CreationTime`; raises `Failure`."""
+    after, before = given.get(f"{what}After"), given.get(f"{what}Before")
+    if not all(bound is None or type(bound) in {int, float} for bound in (after, before)):
+        raise invalid(f"{what}After and {what}Before are to be times.")
+    return -math.inf if after is None else after, math.inf if before is None else before

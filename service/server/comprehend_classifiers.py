@@ -23,7 +23,7 @@ from service.model.classifier import Task
 from service.model.evaluate import Evaluation
 from service.model.examples import Example, ExamplesError
 from service.server.backend import Backend
-from service.server.comprehend import Action, Call, Failure, arn, between, branch, invalid, named, needed, page, text
+from service.server.comprehend import Action, Call, Failure, arn, branch, invalid, named, needed, page, period, text
 from service.server.jobs import Done, Jobs, new_id
 from service.server.s3 import S3, ObjectError
 from service.server.store import PENDING, Change, Job, State
@@ -36,7 +36,7 @@ FORM = rf"{NAME}(?:/version/{NAME})?"
 LIFETIME = 10 * 365 * 86_400.0  # seconds; what a job was is told for as long as there is its classifier
 _MODES: Mapping[str, Task] = {"MULTI_CLASS": "single_label", "MULTI_LABEL": "multi_label"}
 _LANGUAGES = "en|es|fr|de|it|pt|ar|hi|ja|ko|zh|zh-TW"
-_ROLE = r"arn:aws(?:-[^:]+)?:iam::[0-9]{12}:role/.+"
+ROLE = r"arn:aws(?:-[^:]+)?:iam::[0-9]{12}:role/.+"
 _S3 = r"s3://[a-z0-9][.\-a-z0-9]{1,61}[a-z0-9](/.*)?"
 _EVERY = 10
 _ECHOED = ("DataAccessRoleArn", "LanguageCode", "VersionName", "VolumeKmsKeyId", "ModelKmsKeyId", "VpcConfig")
@@ -66,7 +66,7 @@ class Classifiers:
         name = needed(text(given, "DocumentClassifierName", NAME, 63), "DocumentClassifierName")
         if (version := text(given, "VersionName", NAME, 63)) is not None:
             name = f"{name}/version/{version}"
-        needed(text(given, "DataAccessRoleArn", _ROLE), "DataAccessRoleArn")
+        needed(text(given, "DataAccessRoleArn", ROLE), "DataAccessRoleArn")
         needed(text(given, "LanguageCode", _LANGUAGES), "LanguageCode")
         mode = text(given, "Mode", "|".join(_MODES)) or "MULTI_CLASS"
         config = _input(branch(given, "InputDataConfig"))
@@ -108,13 +108,15 @@ class Classifiers:
     async def list(self, call: Call) -> Mapping[str, Any]:
         """Show all classifiers that a filter leaves."""
         wanted = branch(call.given, "Filter")
+        status, name = text(wanted, "Status"), text(wanted, "DocumentClassifierName")
+        earliest, latest = period(wanted, "SubmitTime")
         shown = [await self._shown(kept) for kept in self._store.resources(RESOURCE).values()]
         found = [
             one
             for one in shown
-            if wanted.get("Status") in {None, one["Status"]}
-            and wanted.get("DocumentClassifierName") in {None, _base(one["DocumentClassifierArn"])}
-            and between(wanted, "SubmitTimeBefore", "SubmitTimeAfter", one["SubmitTime"])
+            if status in {None, one["Status"]}
+            and name in {None, _base(one["DocumentClassifierArn"])}
+            and earliest < one["SubmitTime"] < latest
         ]
         part, after = page(call.given, found)
         return {"DocumentClassifierPropertiesList": part, **after}

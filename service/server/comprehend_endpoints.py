@@ -1,8 +1,8 @@
 """Amazon Comprehend, endpoints, and ClassifyDocument, which asks them.
 
 An inference unit is 100 characters and 2 documents a second, and an endpoint throttles beyond those that it has, after
-a second's worth of them at once. An endpoint that the operator has registered (`--comprehend-endpoint`) has no units
-and is never throttled.
+a second's worth of them at once. An endpoint that the operator has registered (`--comprehend-endpoint`) has those
+that were given for it; with none it is never throttled.
 
 Behaviour chosen where the service's is not documented: an endpoint is in service as soon as it is created or updated;
 both forms of its ARN are taken, `document-classifier-endpoint/NAME` and `endpoint/NAME`; a text may have 10,000 bytes,
@@ -26,16 +26,16 @@ from service.server.comprehend import (
     Call,
     Failure,
     arn,
-    between,
     branch,
     invalid,
     named,
     needed,
     number,
     page,
+    period,
     text,
 )
-from service.server.comprehend_classifiers import NAME, Classifiers
+from service.server.comprehend_classifiers import NAME, ROLE, Classifiers
 from service.server.jobs import Jobs
 from service.server.pages import Unreadable
 from service.server.store import Change
@@ -59,13 +59,13 @@ class Bucket:
         self._per_second = per_second
         self._paid_off_at = 0.0
 
-    def takes(self, amount: float, now: float) -> bool:
-        """Whether there is room for an amount, which is taken then."""
-        begin = max(self._paid_off_at, now)
-        if begin - now >= 1.0:
-            return False
-        self._paid_off_at = begin + amount / self._per_second
-        return True
+    def has_room(self, now: float) -> bool:
+        """Whether anything may be taken."""
+        return self._paid_off_at - now < 1.0
+
+    def take(self, amount: float, now: float) -> None:
+        """Take an amount, however large: what comes after waits for it."""
+        self._paid_off_at = max(self._paid_off_at, now) + amount / self._per_second
 
 
 class Endpoints:
@@ -110,7 +110,7 @@ class Endpoints:
                 "created": now,
                 "modified": now,
                 "token": token,
-                "role": given.get("DataAccessRoleArn"),
+                "role": text(given, "DataAccessRoleArn", ROLE),
             }
             await self._store.change(Change(RESOURCE, name, kept))
         return {"EndpointArn": where, "ModelArn": model_arn}
@@ -129,19 +129,21 @@ class Endpoints:
         if given.get("DesiredModelArn") is not None:
             changed["model"], changed["digest"], changed["model_arn"] = self._trained(given, "DesiredModelArn")
         if given.get("DesiredDataAccessRoleArn") is not None:
-            changed["role"] = text(given, "DesiredDataAccessRoleArn")
+            changed["role"] = text(given, "DesiredDataAccessRoleArn", ROLE)
         await self._store.change(Change(RESOURCE, name, changed))
         return {"DesiredModelArn": changed["model_arn"]}
 
     async def list(self, call: Call) -> Mapping[str, Any]:
         """Show all endpoints that a filter leaves."""
         wanted = branch(call.given, "Filter")
+        model, status = text(wanted, "ModelArn"), text(wanted, "Status")
+        earliest, latest = period(wanted, "CreationTime")
         found = [
             one
             for one in map(_shown, self._store.resources(RESOURCE).values())
-            if wanted.get("ModelArn") in {None, one["ModelArn"]}
-            and wanted.get("Status") in {None, one["Status"]}
-            and between(wanted, "CreationTimeBefore", "CreationTimeAfter", one["CreationTime"])
+            if model in {None, one["ModelArn"]}
+            and status in {None, one["Status"]}
+            and earliest < one["CreationTime"] < latest
         ]
         part, after = page(call.given, found)
         return {"EndpointPropertiesList": part, **after}
@@ -177,8 +179,11 @@ class Endpoints:
         if buckets is None:
             buckets = self._buckets[name, units] = Bucket(_CHARACTERS * units), Bucket(_DOCUMENTS * units)
         now = self._jobs.clock()
-        of_characters, of_documents = buckets
-        return of_documents.takes(1, now) and of_characters.takes(characters, now)
+        if not all(bucket.has_room(now) for bucket in buckets):
+            return False
+        for bucket, amount in zip(buckets, (characters, 1), strict=True):
+            bucket.take(amount, now)
+        return True
 
     def _trained(self, given: Mapping[str, Any], parameter: str) -> tuple[str, str, str]:
         name, kept = self._classifiers.known(given, parameter)
@@ -195,15 +200,15 @@ class Endpoints:
         return name, kept
 
 
-async def register(backend: Backend, name: str, digest: str, now: float) -> None:
-    """Put a model of the operator's into service, without units."""
+async def register(backend: Backend, name: str, digest: str, now: float, units: int | None = None) -> None:
+    """Put a model of the operator's into service, never to be throttled without units."""
     model_arn = f"arn:aws:comprehend:us-east-1:{ACCOUNT}:document-classifier/{name}"
     kept = {
         "arn": f"arn:aws:comprehend:us-east-1:{ACCOUNT}:document-classifier-endpoint/{name}",
         "model": name,
         "model_arn": model_arn,
         "digest": digest,
-        "units": None,
+        "units": units,
         "created": now,
         "modified": now,
         "token": None,

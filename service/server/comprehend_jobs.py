@@ -19,7 +19,7 @@ import orjson
 
 from service.model.classifier import Classifier, ModelError
 from service.server.backend import Backend
-from service.server.comprehend import ACCOUNT, Action, Call, Failure, arn, between, branch, needed, page, text
+from service.server.comprehend import ACCOUNT, Action, Call, Failure, arn, branch, needed, page, period, text
 from service.server.comprehend_classifiers import Classifiers, archive
 from service.server.faults import Rule
 from service.server.jobs import Done, Jobs
@@ -105,12 +105,14 @@ class ClassificationJobs:
     async def list(self, call: Call) -> Mapping[str, Any]:
         """Show all jobs that a filter leaves, newest first."""
         wanted = branch(call.given, "Filter")
+        name, status = text(wanted, "JobName"), text(wanted, "JobStatus")
+        earliest, latest = period(wanted, "SubmitTime")
         found = [
             one
             for one in map(self._shown, reversed(await self._jobs.of_kind(KIND)))
-            if wanted.get("JobName") in {None, one.get("JobName")}
-            and wanted.get("JobStatus") in {None, one["JobStatus"]}
-            and between(wanted, "SubmitTimeBefore", "SubmitTimeAfter", one["SubmitTime"])
+            if name in {None, one.get("JobName")}
+            and status in {None, one["JobStatus"]}
+            and earliest < one["SubmitTime"] < latest
         ]
         part, after = page(call.given, found)
         return {"DocumentClassificationJobPropertiesList": part, **after}

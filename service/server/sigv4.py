@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 SKEW = 15 * 60.0
 """Seconds that the clocks of client and server may differ."""
@@ -38,8 +38,9 @@ def region(headers: Mapping[bytes, bytes]) -> str:
 def check(
     secrets: Mapping[str, str],
     *,
+    service: str,
     method: str,
-    path: str,
+    path: bytes,
     query: bytes,
     headers: Mapping[bytes, bytes],
     body: bytes,
@@ -47,7 +48,7 @@ def check(
 ) -> None:
     """See that a request is signed by one of the keys, whose secrets are given; raises `Unsigned`.
 
-    `headers` have names in lower case.
+    `path` is as it was sent; `headers` have names in lower case.
     """
     given = headers.get(b"authorization")
     if given is None:
@@ -55,18 +56,22 @@ def check(
     found = _FORM.fullmatch(given)
     if found is None:
         raise Unsigned("IncompleteSignatureException", "The Authorization header is not that of a signed request.")
-    key, day, where, service, signed, signature = (part.decode("ascii", "replace") for part in found.groups())
+    key, day, where, of, signed, signature = (part.decode("ascii", "replace") for part in found.groups())
     if key not in secrets:
         raise Unsigned("UnrecognizedClientException", "The security token included in the request is invalid.")
     names = signed.split(";")
     moment = headers.get(b"x-amz-date", b"").decode("ascii", "replace")
     if "host" not in names or "x-amz-date" not in names or not moment.startswith(day):
         raise Unsigned("IncompleteSignatureException", "host and x-amz-date have to be signed.")
+    if any(name.startswith(b"x-amz-") and name.decode("latin-1") not in names for name in headers):
+        raise Unsigned("InvalidSignatureException", "There is an x-amz header that is not signed.")
+    if of != service:
+        raise Unsigned("InvalidSignatureException", f"Credential should be scoped to correct service: {service!r}.")
     _check_time(moment, now)
     canonical = "\n".join(
         [
             method,
-            quote(path, safe="/~"),
+            _canonical_path(path),
             _canonical_query(query),
             *(f"{name}:{_header(headers, name)}" for name in names),
             "",
@@ -92,11 +97,23 @@ def _check_time(moment: str, now: float) -> None:
         raise Unsigned("InvalidSignatureException", "Signature expired: the time is too far from the server's.")
 
 
+def _canonical_path(path: bytes) -> str:
+    """Without dots and empty steps, and encoded once more than it was sent."""
+    steps: list[bytes] = []
+    for step in path.split(b"/"):
+        if step == b"..":
+            del steps[-1:]
+        elif step not in {b"", b"."}:
+            steps.append(step)
+    last = b"/" if steps and path.endswith(b"/") else b""
+    return quote(b"/" + b"/".join(steps) + last, safe="/~")
+
+
 def _canonical_query(query: bytes) -> str:
-    pairs = parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)
-    return "&".join(
-        f"{name}={value}" for name, value in sorted((quote(n, safe="-_.~"), quote(v, safe="-_.~")) for n, v in pairs)
-    )
+    if not query:
+        return ""
+    pairs = (pair.partition("=") for pair in query.decode("latin-1").split("&"))
+    return "&".join(f"{name}={value}" for name, value in sorted((name, value) for name, _, value in pairs))
 
 
 def _header(headers: Mapping[bytes, bytes], name: str) -> str:

@@ -24,7 +24,8 @@ def signed(
     SigV4Auth(Credentials(KEY, SECRET, token), "comprehend", "eu-west-1").add_auth(request)
     return {
         "method": "POST",
-        "path": path,
+        "path": path.encode(),
+        "service": "comprehend",
         "query": query.encode(),
         "headers": {name.lower().encode(): value.encode() for name, value in request.headers.items()},
         "body": body,
@@ -37,8 +38,8 @@ def check(request: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "a/session+token=="])
-@pytest.mark.parametrize("query", ["", "b=2&a=1", "a=%20x&a=&c"])
-@pytest.mark.parametrize("path", ["/", "/v/comp"])
+@pytest.mark.parametrize("query", ["", "b=2&a=1", "a=%20x&a=&c", "a=1+2&a=1&A=%2F", "a=1&&=b"])
+@pytest.mark.parametrize("path", ["/", "/v/comp", "/v/comp/", "/a%20b/%C3%A4", "//v/./x/../comp", "/a+b:c/*~"])
 def test_what_botocore_signs_is_let_in(token: str | None, query: str, path: str) -> None:
     check(signed(path=path, query=query, token=token))
 
@@ -55,9 +56,11 @@ def test_the_region_is_that_of_the_signature() -> None:
 
 CHANGES: list[tuple[str, Any, str]] = [
     ("body", b"{ }", "InvalidSignatureException"),
-    ("path", "/elsewhere", "InvalidSignatureException"),
+    ("path", b"/elsewhere", "InvalidSignatureException"),
     ("query", b"a=1", "InvalidSignatureException"),
     ("method", "GET", "InvalidSignatureException"),
+    ("service", "s3", "InvalidSignatureException"),
+    ("x-amz-more", b"not signed", "InvalidSignatureException"),
     ("now", datetime.now(UTC).timestamp() + 3600, "InvalidSignatureException"),
     ("now", datetime.now(UTC).timestamp() - 3600, "InvalidSignatureException"),
     ("host", b"elsewhere", "InvalidSignatureException"),
