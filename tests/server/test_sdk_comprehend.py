@@ -1,4 +1,7 @@
-"""boto3 against the server, with S3 by moto: every operation that is served, as a user would call it."""
+"""boto3 against the server, with S3 by moto: every operation that is served, as a user would call it.
+
+Our own clients of Comprehend are two of its users: each streams a thousand documents through the whole pipeline.
+"""
 
 import gzip
 import io
@@ -18,6 +21,7 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from service.model.examples import Example
+from tests.providers.test_streamed import results, streamed
 from tests.server.conftest import BILLING, CRASH, KEY, MULTI, SINGLE, process
 from tests.server.documents import pdf, word
 
@@ -30,8 +34,8 @@ BUCKET = "tickets"
 def s3() -> Iterator[tuple[str, Any]]:
     moto = ThreadedMotoServer(port=0, verbose=False)
     moto.start()
-    host, port = moto.get_host_and_port()
-    url = f"http://{host}:{port}"
+    _, port = moto.get_host_and_port()
+    url = f"http://127.0.0.1:{port}"
     client = boto3.client(
         "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
     )
@@ -349,3 +353,43 @@ def test_the_other_apis_are_where_they_were(url: str) -> None:
     headers = {"Ocp-Apim-Subscription-Key": KEY}
     assert httpx.get(f"{url}/language/analyze-text/jobs/x?api-version=2023-04-01", headers=headers).status_code == 404
     assert httpx.get(f"{url}/", headers=headers).status_code in {404, 405}
+
+
+def account(url: str, **more: Any) -> dict[str, Any]:
+    """The settings of an account of Comprehend at that server."""
+    signed = {"endpoint_url": url, "access_key_id": AWS_KEY, "secret_access_key": AWS_SECRET}
+    return {**signed, "task": "single_label", **more}
+
+
+def rightly(found: dict[int, str | None], asked: list[Example]) -> int:
+    """How many documents were given the class that they have."""
+    assert len(found) == len(asked)
+    return sum(found[number] == row.labels[0] for number, row in enumerate(asked))
+
+
+async def test_our_client_streams_a_thousand_documents_through_an_endpoint(url: str) -> None:
+    asked = [SINGLE[number % len(SINGLE)] for number in range(1_000)]
+    arn = "arn:aws:comprehend:eu-west-1:000000000000:document-classifier-endpoint/ready"
+    endpoint = account(url, provider="comprehend", endpoint_arn=arn)
+    sink = await streamed(endpoint, [row.text for row in asked])
+    assert rightly(results(sink), asked) > 900
+
+
+async def test_our_client_streams_a_thousand_documents_through_jobs(client: Any, s3: tuple[str, Any]) -> None:
+    s3[1].put_object(Bucket=BUCKET, Key="train/streamed.csv", Body=table(SINGLE))
+    arn = trained(client, "streamed", "train/streamed.csv")["DocumentClassifierArn"]
+    asked = [SINGLE[number % len(SINGLE)] for number in range(1_000)]
+    jobs = account(
+        client.meta.endpoint_url,
+        provider="comprehend_jobs",
+        storage_url=s3[0],
+        classifier_arn=arn,
+        data_access_role_arn=ROLE,
+        input_uri=f"s3://{BUCKET}/streamed/in",
+        output_uri=f"s3://{BUCKET}/streamed/out",
+        documents_per_job=300,
+    )
+    sink = await streamed(jobs, [row.text for row in asked])
+    assert rightly(results(sink), asked) > 900
+    left = s3[1].list_objects_v2(Bucket=BUCKET, Prefix="streamed/")
+    assert left["KeyCount"] == 0
