@@ -15,6 +15,8 @@ from service import accounts, pipeline, settings
 from service.dispatch import Dispatcher
 from service.documents import Position, Record
 from service.errors import Unavailable
+from service.model.examples import Example
+from service.model.train import train
 from service.streams.memory import MemorySink, MemorySource
 from service.telemetry import Telemetry
 from tests.commands import CANARY_KEY, rows, served_account, serving, small_model
@@ -173,6 +175,64 @@ async def test_a_server_of_ours_answers_a_thousand_documents_of_a_project(versio
         found = results(await streamed(served_account(url, api_version=version), texts))
     right = [found[number] == rows()[number % len(rows())]["labels"][0] for number in range(1_000)]
     assert sum(right) > 900, Counter(found.values())
+
+
+async def test_a_server_of_ours_answers_a_thousand_documents_of_the_first_preview(tmp_path: Path) -> None:
+    folder, labels = tmp_path / "labelled", []
+    folder.mkdir()
+    for row in rows():
+        (folder / f"{row['id']}.txt").write_text(row["text"], encoding="utf-8")
+        classifiers = [{"classifierName": name} for name in row["labels"]]
+        labels.append({"location": f"{row['id']}.txt", "language": "en-us", "classifiers": classifiers})
+    tree = {"classifiers": [{"name": name} for name in sorted({row["labels"][0] for row in rows()})]}
+    (folder / "labels.json").write_text(json.dumps({**tree, "documents": labels}), encoding="utf-8")
+    project = {
+        "name": "desk",
+        "modelType": "SingleClassification",
+        "multiLingual": False,
+        "culture": "en-us",
+        "storageInputContainerName": "labelled",
+        "labelsLocation": "labels.json",
+    }
+    model = {"tasks": [{"trainingModelName": "first"}]}
+    texts = [f"{rows()[number % len(rows())]['text']} {number}" for number in range(1_000)]
+    with serving(tmp_path, small_model(tmp_path / "small"), "--container", f"labelled={folder}") as (url, _):
+        path = "/language/text/authoring/v1.0-preview.2/projects"
+        async with httpx.AsyncClient(base_url=url, headers={"Ocp-Apim-Subscription-Key": CANARY_KEY}) as http:
+            assert (await http.post(path, json=project)).status_code == 201
+            training = await http.post(f"{path}/desk/train", json=model)
+            while (shown := (await http.get(training.headers["location"])).json())["status"] != "completed":
+                assert shown["status"] in {"notStarted", "inProgress"}, shown
+                await asyncio.sleep(0.05)
+            publishing = await http.post(f"{path}/desk/publish", json=model)
+            published = (await http.get(publishing.headers["location"])).json()
+        account = {
+            "provider": "azure_language",
+            "endpoint": url,
+            "key": CANARY_KEY,
+            "api_version": "v3.1-preview.ct.1",
+            "model_id": published["tasks"][0]["modelId"],
+            "task": "single_label",
+        }
+        found = results(await streamed(account, texts))
+    right = [found[number] == rows()[number % len(rows())]["labels"][0] for number in range(1_000)]
+    assert sum(right) > 900, Counter(found.values())
+
+
+async def test_a_server_of_ours_finds_harm_in_a_thousand_documents(tmp_path: Path) -> None:
+    harmful = ["I will beat you up", "they kicked him bloody", "he threatened to stab her", "we will break your legs"]
+    peaceful = ["the tomatoes are ripe", "a walk by the lake", "we met for coffee", "the choir sings on Sunday"]
+    samples = [
+        *(Example(f"harmful-{n}", f"{harmful[n % 4]} {n}", ("positive",)) for n in range(20)),
+        *(Example(f"peaceful-{n}", f"{peaceful[n % 4]} {n}", ("negative",)) for n in range(20)),
+    ]
+    train(samples, task="single_label", name="violence").save(tmp_path / "violence")
+    account = {"provider": "content_safety", "key": CANARY_KEY}
+    texts = [(harmful if number % 2 else peaceful)[number // 2 % 4] for number in range(1_000)]
+    registered = ("--harm-model", f"Violence={tmp_path / 'violence'}")
+    with serving(tmp_path, small_model(tmp_path / "small"), *registered) as (url, _):
+        found = results(await streamed({"endpoint": url, **account}, texts))
+    assert found == {number: "Violence" if number % 2 else None for number in range(1_000)}
 
 
 @pytest.mark.parametrize(("kind", "version"), [("classifier", "2025-05-01-preview"), ("analyzer", "2025-11-01")])
