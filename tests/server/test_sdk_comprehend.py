@@ -347,6 +347,45 @@ def test_what_was_made_survives_a_restart(tmp_path: Path, s3: tuple[str, Any]) -
         client.close()
 
 
+def test_the_pages_requests_are_answered_in_the_order_printed(url: str, s3: tuple[str, Any]) -> None:
+    client = comprehend(f"{url}/v/comp")  # the address may have a path
+    account = "arn:aws:comprehend:eu-west-1:111122223333"
+    s3[1].put_object(Bucket=BUCKET, Key="train/example.csv", Body=table(SINGLE))
+    trained(client, "example", "train/example.csv")
+    made = client.create_endpoint(
+        DesiredInferenceUnits=1,
+        EndpointName="example",
+        ModelArn=f"{account}:model/example",
+        Tags=[{"Key": "My1stTag", "Value": "Value1"}],
+    )
+    assert made["EndpointArn"].endswith(":document-classifier-endpoint/example")
+    titanic = "The maiden voyage of the White Star liner Titanic, the largest ship ever launched ended in disaster."
+    answer = client.classify_document(EndpointArn=f"{account}:endpoint/example", Text=titanic)
+    assert all(0 <= one["Score"] <= 1 and one["Name"] for one in answer["Classes"])
+    config = {
+        "DocumentReadMode": "FORCE_DOCUMENT_READ_ACTION",
+        "DocumentReadAction": "TEXTRACT_DETECT_DOCUMENT_TEXT",
+    }
+    with pytest.raises(client.exceptions.InvalidRequestException) as refused:  # images are not read here
+        client.classify_document(
+            EndpointArn=made["EndpointArn"], Bytes=b"\xff\xd8\xff\xe0", DocumentReaderConfig=config
+        )
+    assert refused.value.response["Detail"]["Reason"] == "UNSUPPORTED_DOC_TYPE"
+    s3[1].put_object(Bucket=BUCKET, Key="docclass/smalltrain", Body=f"{BILLING}\n{CRASH}\n".encode())
+    job = client.start_document_classification_job(
+        DocumentClassifierArn=f"{account}:document-classifier/example",
+        DataAccessRoleArn=ROLE,
+        InputDataConfig={"S3Uri": f"s3://{BUCKET}/docclass/smalltrain", "InputFormat": "ONE_DOC_PER_LINE"},
+        OutputDataConfig={"S3Uri": f"s3://{BUCKET}/output"},
+    )["JobId"]
+    shown = client.describe_document_classification_job(JobId=job)["DocumentClassificationJobProperties"]
+    assert shown["JobStatus"] in {"SUBMITTED", "IN_PROGRESS", "COMPLETED"}
+    listed = client.list_document_classification_jobs()["DocumentClassificationJobPropertiesList"]
+    assert job in {one["JobId"] for one in listed}
+    client.delete_endpoint(EndpointArn=made["EndpointArn"])
+    client.close()
+
+
 def test_the_other_apis_are_where_they_were(url: str) -> None:
     import httpx  # noqa: PLC0415
 
