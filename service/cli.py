@@ -191,8 +191,8 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
     comprehend_endpoint: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=FOLDER[:UNITS]",
-            help="Put this trained model behind an endpoint of Amazon Comprehend, throttled if it is given units.",
+            metavar="NAME=FOLDER",
+            help="Put this trained model behind an endpoint of Amazon Comprehend; with FOLDER:UNITS it throttles.",
         ),
     ] = None,
     s3_endpoint_url: Annotated[str | None, typer.Option(help="Where S3 is, if not at AWS.")] = None,
