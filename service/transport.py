@@ -41,6 +41,10 @@ class PacedClient:
     exchange, and an answer is not read beyond 16 MiB. Certificates are trusted as the system has it, or the file that
     `SSL_CERT_FILE` names. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), but never for
     an endpoint `on_this_machine`, which may be asked without TLS.
+
+    An exchange that is cancelled is not waited for, but pyreqwest cannot break it off: it goes on by itself and keeps
+    its connection until it ends, at the latest after `request_timeout`. No request is sent twice, unless nothing of it
+    has been sent.
     """
 
     def __init__(
@@ -84,9 +88,9 @@ class PacedClient:
         return answer
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        if "_client" in self.__dict__:
-            await self._client.close()
+        """Close the connections, and fail what is under way."""
+        if client := self.__dict__.pop("_client", None):  # which, while it is there, keeps idle connections open
+            await client.close()
 
     async def _answer(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Answer:
         try:
@@ -112,24 +116,27 @@ class _Headers(Mapping[str, str]):
         self._response = response
 
     def __getitem__(self, name: str) -> str:
-        try:
-            value = self._response.get_header(name)
-        except ValueError:
-            value = None
+        value = _text(self._response, name)
         if value is None:
             raise KeyError(name)
         return value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._response.headers)
+        return (name for name in dict.fromkeys(self._response.headers) if name in self)
 
     def __len__(self) -> int:
-        return len(self._response.headers)
+        return sum(1 for _ in self)
+
+
+def _text(response: Response, name: str) -> str | None:
+    try:
+        return response.get_header(name)
+    except ValueError:
+        return None
 
 
 async def _whole(response: Response) -> bytes:
-    length = response.get_header("content-length")
-    if length is not None and length.isdecimal() and int(length) <= _LONGEST_ANSWER:
+    if _is_short(response):
         return bytes(await response.bytes())
     body, reader = bytearray(), response.body_reader
     while (part := await reader.read_chunk()) is not None:
@@ -137,6 +144,14 @@ async def _whole(response: Response) -> bytes:
         if len(body) > _LONGEST_ANSWER:
             raise httpx.RemoteProtocolError(f"the answer is longer than {_LONGEST_ANSWER:,} bytes")
     return bytes(body)
+
+
+def _is_short(response: Response) -> bool:
+    """Whether an answer tells its length, which a transfer encoding would overrule, and it is not too long."""
+    length = _text(response, "content-length")
+    if length is None or not length.isdecimal() or len(length) > len(str(_LONGEST_ANSWER)):
+        return False
+    return int(length) <= _LONGEST_ANSWER and "transfer-encoding" not in response.headers
 
 
 def _failure(error: DetailedPyreqwestError) -> httpx.RequestError:
