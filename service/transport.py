@@ -38,9 +38,10 @@ class PacedClient:
 
     Sending is plain: what is sent is what was asked for and what comes back is what was answered, read to the end. No
     cookie is kept and no redirect followed, which could take the key elsewhere. `request_timeout` bounds the whole
-    exchange, and an answer is not read beyond 16 MiB. Certificates are trusted as the system has it, or the file that
-    `SSL_CERT_FILE` names. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), but never for
-    an endpoint `on_this_machine`, which may be asked without TLS.
+    exchange. An answer is not read beyond 16 MiB, nor one that is packed, as it was not asked for so. Certificates are
+    trusted as the system has it, or the file that `SSL_CERT_FILE` names. Proxies are those of the environment
+    (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), but never for an endpoint `on_this_machine`, which may be asked without
+    TLS.
 
     An exchange that is cancelled is not waited for, but pyreqwest cannot break it off: it goes on by itself and keeps
     its connection until it ends, at the latest after `request_timeout`. No request is sent twice, unless nothing of it
@@ -66,6 +67,7 @@ class PacedClient:
     def _client(self) -> Client:
         builder = ClientBuilder().timeout(timedelta(seconds=self._request_timeout)).follow_redirects(enable=False)
         builder = builder.http1_only().pool_idle_timeout(timedelta(seconds=60))
+        builder = builder.gzip(enable=False).brotli(enable=False).zstd(enable=False).deflate(enable=False)
         return (builder.no_proxy() if self._on_this_machine else builder).build()
 
     async def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None) -> Answer:
@@ -102,6 +104,8 @@ class PacedClient:
             request = request.body_bytes(content)
         try:
             async with request.build_streamed() as response:
+                if (_text(response, "content-encoding") or "identity").casefold() != "identity":
+                    raise httpx.RemoteProtocolError("the answer is packed, which was not asked for")
                 return Answer(response.status, _Headers(response), await _whole(response))
         except DetailedPyreqwestError as error:
             raise _failure(error) from _reason(error)

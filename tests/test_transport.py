@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -136,6 +137,16 @@ async def test_an_answer_that_is_too_long_is_given_up_whatever_it_says_of_its_le
 async def test_a_length_that_makes_no_sense_is_as_good_as_none(sent: bytes, content: bytes) -> None:
     async with raw(sent) as host, client(on_this_machine=True) as http:
         assert (await http.exchange("GET", f"http://{host}", {})).content == content
+
+
+async def test_an_answer_that_is_packed_unasked_is_not_unpacked() -> None:
+    packed = gzip.compress(b"x" * 1_000)
+    async with (
+        raw(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + packed) as host,
+        client(on_this_machine=True) as http,
+    ):
+        with pytest.raises(httpx.RemoteProtocolError, match="packed"):
+            await http.exchange("GET", f"http://{host}", {})
 
 
 async def test_headers_are_those_that_are_text() -> None:
