@@ -445,7 +445,6 @@ def _settings(place: _Place) -> settings.Settings:
                     "dead_letter": place.dead,
                     "classify_with": "endpoint",
                     "batch": {"documents": BATCH, "wait": "5ms"},
-                    "capacity": {"documents": int(__import__("os").environ.get("CAP", "10000"))},
                 }
             ],
         },
