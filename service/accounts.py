@@ -1,4 +1,7 @@
-"""From the settings to accounts that are ready to be asked."""
+"""From the settings to accounts that are ready to be asked.
+
+What only one kind of account needs is imported when there is one: botocore alone is half a second and 30 MB.
+"""
 
 import asyncio
 import math
@@ -8,16 +11,13 @@ from typing import Any
 
 import structlog
 
-from service import aws, settings
+from service import settings
 from service.dispatch import Account, CallProvider, JobbingProvider
 from service.errors import Misconfigured, Throttled, Unavailable
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
-from service.providers.comprehend import Comprehend
-from service.providers.comprehend_jobs import ComprehendJobs
 from service.providers.content_safety import ContentSafety
 from service.providers.content_understanding import ContentUnderstanding
-from service.providers.local import Local
 from service.telemetry import AccountTelemetry, Telemetry
 from service.transport import PacedClient
 
@@ -76,7 +76,10 @@ def _azure(provider: Callable[[Any, PacedClient], CallProvider | JobbingProvider
 
 async def _comprehend(
     branch: settings.Comprehend, limits: Limits, events: AccountTelemetry, stack: AsyncExitStack
-) -> Comprehend:
+) -> CallProvider:
+    from service import aws  # noqa: PLC0415  see above
+    from service.providers.comprehend import Comprehend  # noqa: PLC0415
+
     (client,) = await stack.enter_async_context(aws.opened([aws.COMPREHEND], branch, limits, events))
     endpoint = Comprehend(branch, client)
     await endpoint.warm_up()
@@ -85,14 +88,19 @@ async def _comprehend(
 
 async def _comprehend_jobs(
     branch: settings.ComprehendJobs, limits: Limits, events: AccountTelemetry, stack: AsyncExitStack
-) -> ComprehendJobs:
+) -> JobbingProvider:
+    from service import aws  # noqa: PLC0415  see above
+    from service.providers.comprehend_jobs import ComprehendJobs  # noqa: PLC0415
+
     client, s3 = await stack.enter_async_context(aws.opened([aws.COMPREHEND, aws.S3], branch, limits, events))
     jobs = ComprehendJobs(branch, client, s3)
     await jobs.warm_up()
     return jobs
 
 
-async def _local(branch: settings.Local, _: Limits, __: AccountTelemetry, stack: AsyncExitStack) -> Local:
+async def _local(branch: settings.Local, _: Limits, __: AccountTelemetry, stack: AsyncExitStack) -> CallProvider:
+    from service.providers.local import Local  # noqa: PLC0415  see above
+
     local = await asyncio.to_thread(Local, branch)
     stack.callback(local.close)
     return local

@@ -102,9 +102,9 @@ class Account:
         else:
             self._ask = provider.classify
 
-    def fits(self, documents: Sequence[Document]) -> bool:
-        """Whether the account takes documents of this length at all."""
-        return all(len(document.text) <= self.provider.characters_per_document for document in documents)
+    def fits(self, characters: int) -> bool:
+        """Whether the account takes a document of so many characters at all."""
+        return characters <= self.provider.characters_per_document
 
     async def classify(self, documents: Sequence[Document]) -> list[Outcome]:
         """One outcome for each document; errors as in `service.errors`, and the account takes note of them."""
@@ -214,8 +214,8 @@ class Dispatcher:
 
     async def _classify(self, batch: Batch, documents: Sequence[Document]) -> list[Answer]:
         attempts, losses, began = 0, 0, _now()
-        fitting = [account for account in self.accounts if account.fits(documents)]
-        characters = sum(len(document.text) for document in documents)
+        lengths = [len(document.text) for document in documents]
+        fitting, characters = [account for account in self.accounts if account.fits(max(lengths))], sum(lengths)
         while True:
             account = await _ready(fitting)
             async with account.limits.admit(characters, leave=lambda: _well(fitting) is not None) as admitted:
@@ -224,7 +224,8 @@ class Dispatcher:
                 attempts += 1
                 with batch.out():
                     try:
-                        answer = await _answer(account, documents, attempts)
+                        account.telemetry.asked(len(documents), characters, account.provider.documents_per_call)
+                        outcomes = await account.classify(documents)
                     except JobLost as loss:
                         losses += 1
                         if losses < _MOST_LOSSES or account.answered_at < began:
@@ -236,7 +237,7 @@ class Dispatcher:
                         rejection = refusal
                     else:
                         batch.answered = True
-                        return [answer]
+                        return [Answer(documents, outcomes, account, attempts, time.time())]
                     if len(documents) == 1:
                         refused = Refused(Reason.REFUSED_BY_CLASSIFIER, str(rejection))
                         batch.answered = True
@@ -256,13 +257,6 @@ def _well(accounts: Sequence[Account]) -> Account | None:
     """The first that may be asked now; one call finds out whether an account is well again, the others go elsewhere."""
     awake = [account for account in accounts if not account.limits.quiet_for]
     return next((account for account in awake if not account.is_on_trial), awake[0] if awake else None)
-
-
-async def _answer(account: Account, documents: Sequence[Document], attempts: int) -> Answer:
-    account.telemetry.asked(
-        len(documents), sum(len(document.text) for document in documents), account.provider.documents_per_call
-    )
-    return Answer(documents, await account.classify(documents), account, attempts, time.time())
 
 
 def _reason(error: CallFailed) -> str:

@@ -23,6 +23,13 @@ class Observed:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count each value, as `observe` does."""
+        counts, bounds = self.counts, self._bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
+
 
 class Histogram(Collector):
     """A family of histograms with the same buckets; `observe` is for one that has no labels."""

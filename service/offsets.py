@@ -178,11 +178,15 @@ class Offsets:
         self._documents -= 1
         self._bytes -= size
 
-    def owns(self, record: Record) -> bool:
-        """Whether this very record is unfinished and ours to finish."""
-        topic, number, offset = record.position
-        progress = self._partitions.get((topic, number))
-        return progress is not None and progress.unfinished.get(offset, _NOTHING)[0] is record
+    def owned(self, records: Iterable[Record]) -> list[Record]:
+        """Those of the records that are unfinished and ours to finish: these very objects, not their likes."""
+        found = []
+        for record in records:
+            topic, number, offset = record.position
+            progress = self._partitions.get((topic, number))
+            if progress is not None and progress.unfinished.get(offset, _NOTHING)[0] is record:
+                found.append(record)
+        return found
 
     def resolve(self, records: Iterable[Record]) -> None:
         """Say that records are finished; those of a former assignment change nothing."""
@@ -195,10 +199,9 @@ class Offsets:
 
     def abandon(self, records: Iterable[Record]) -> None:
         """Say that records, where unfinished, are not being worked on any more; they still hold the mark."""
-        for record in records:
-            if self.owns(record):
-                topic, number, offset = record.position
-                self._partitions[topic, number].abandoned.add(offset)
+        for record in self.owned(records):
+            topic, number, offset = record.position
+            self._partitions[topic, number].abandoned.add(offset)
         self._changed.set()
 
     def close(self, partitions: Iterable[Partition]) -> None:

@@ -215,17 +215,18 @@ class _Work:
 
     def _ours(self, answer: Answer) -> Answer:
         """The part of an answer that is still ours to publish: the next owner of the rest asks again."""
-        if all(self.offsets.owns(document.record) for document in answer.documents):
+        owned = self.offsets.owned([document.record for document in answer.documents])
+        if len(owned) == len(answer.documents):
             return answer
-        pairs = zip(answer.documents, answer.outcomes, strict=True)
-        kept = [(document, outcome) for document, outcome in pairs if self.offsets.owns(document.record)]
+        pairs, ours = zip(answer.documents, answer.outcomes, strict=True), set(map(id, owned))
+        kept = [(document, outcome) for document, outcome in pairs if id(document.record) in ours]
         return replace(answer, documents=[document for document, _ in kept], outcomes=[outcome for _, outcome in kept])
 
     def _done(self, batch: Batch, _task: asyncio.Task[None]) -> None:
         del self._batches[batch]
-        left = [document.record for document in batch.documents if self.offsets.owns(document.record)]
-        self.offsets.abandon(left)
-        self._telemetry.abandoned(len(left))
+        if left := self.offsets.owned([document.record for document in batch.documents]):
+            self.offsets.abandon(left)
+            self._telemetry.abandoned(len(left))
 
     async def assigned(self, marks: Mapping[Partition, Mark | None]) -> None:
         """Begin partitions where their last commit left them."""

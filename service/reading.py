@@ -26,7 +26,7 @@ class Reader:
         if isinstance(found, Refused):
             return found
         name, text, language = found
-        if not text.strip():
+        if not text or text.isspace():
             return Refused(Reason.EMPTY_TEXT, "the document's text is empty or white space")
         if len(text) > self._most:
             return Refused(Reason.TOO_LONG, f"the text has {len(text):,} characters, more than {self._most:,}")

@@ -608,7 +608,7 @@ class Capacity(Branch):
     More rides out slow answers; less means less memory and fewer repeats after a crash.
     """
 
-    documents: Annotated[int, Field(ge=1)] = 10_000
+    documents: Annotated[int, Field(ge=1)] = 4_000
     """The most records in hand."""
     bytes: Bytes = 64 * 1024**2
     """The most bytes of records in hand."""

@@ -9,7 +9,7 @@ import asyncio
 import platform
 import time
 from collections import Counter as Counting
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -121,21 +121,23 @@ class StreamTelemetry:
 
     def finished(self, records: Iterable[Record], outcomes: Iterable[Outcome]) -> None:
         """Outcomes were published."""
-        now, classified, best = time.time() * 1000, 0, Counting[str]()
-        took, sure = self._end_to_end.observe, self._confidence.observe
+        now, classified = time.time() * 1000, 0
+        took, scores, best = list[float](), list[float](), Counting[str]()
         for record, outcome in zip(records, outcomes, strict=True):
             if record.timestamp > 0:  # else it has none
-                took(max(0.0, now - record.timestamp) / 1000)
+                took.append(max(0.0, now - record.timestamp) / 1000)
             if isinstance(outcome, Refused):
                 self._finished["dead_letter"].inc()
                 self._dead_letters[outcome.reason].inc()
                 continue
             classified += 1
             if outcome.classes:
-                name, score = outcome.classes[0][:2]
+                name, score, _ = outcome.classes[0]
                 best[name] += 1
                 if score is not None:
-                    sure(score)
+                    scores.append(score)
+        self._end_to_end.observe_all(took)
+        self._confidence.observe_all(scores)
         self._finished["classified"].inc(classified)
         for name, count in best.items():
             (self._label.get(name) or self._new_label(name)).inc(count)
@@ -297,8 +299,8 @@ class Telemetry(Collector):
         self._accounts.append(statistics)
 
     @contextmanager
-    def producing(self, topics: Sequence[str]) -> Iterator[None]:
-        """Time the publishing of one message to each of `topics`, and count how it ends."""
+    def producing(self, messages: Mapping[str, int]) -> Iterator[None]:
+        """Time the publishing of so many messages to each topic, and count how it ends."""
         began = time.monotonic()
         try:
             yield
@@ -306,8 +308,8 @@ class Telemetry(Collector):
             self.produce_errors.labels(type(error).__name__).inc()
             raise
         self.produce_duration.observe(time.monotonic() - began)
-        for topic in set(topics):
-            self.produced.labels(topic).inc(topics.count(topic))
+        for topic, count in messages.items():
+            self.produced.labels(topic).inc(count)
 
     async def watch_event_loop(self, every: float = 0.5) -> None:
         """Measure the event loop's lag until cancelled."""

@@ -9,7 +9,6 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Self
 
-import aiohttp
 import httpx
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import DecodeError, DetailedPyreqwestError, NetworkError, RequestTimeoutError
@@ -196,7 +195,6 @@ _REASONS: Mapping[str, type[Exception]] = {
     "Broken pipe": ConnectionResetError,
 }
 _LONGEST_ANSWER = 16 * 1024**2
-_UNCONNECTED = (ConnectionError, socket.gaierror, aiohttp.ClientConnectorError)
 _OPERATIONS = {"POST": "submit", "GET": "poll"}
 _CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "other", "other", "other", "other")
 
@@ -204,12 +202,12 @@ _CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "other", "other", "other
 def kind_of(error: BaseException) -> ErrorType:
     """What went wrong with an exchange, whatever it is wrapped in: one of this client's, or of aiobotocore's."""
     causes = list(_causes(error))
-    if any(isinstance(cause, ssl.SSLError | aiohttp.ClientSSLError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return "tls"
-    if any(isinstance(cause, _UNCONNECTED) for cause in causes):
-        return "connect"
     if any(isinstance(cause, httpx.TimeoutException | TimeoutError) for cause in causes):
         return "timeout"
+    if any(isinstance(cause, httpx.ConnectError | OSError) for cause in causes):
+        return "connect"
     return "malformed_response"
 
 

@@ -142,9 +142,9 @@ def test_a_partition_that_is_revoked_leaves_no_series() -> None:
 
 def test_publishing_is_timed_and_counted_by_topic_and_a_failure_by_its_kind() -> None:
     telemetry = Telemetry()
-    with telemetry.producing(["classified", "billing", "classified"]):
+    with telemetry.producing({"classified": 2, "billing": 1}):
         pass
-    with pytest.raises(ZeroDivisionError), telemetry.producing(["classified"]):
+    with pytest.raises(ZeroDivisionError), telemetry.producing({"classified": 1}):
         raise ZeroDivisionError
     sample = telemetry.registry.get_sample_value
     assert sample("labelstream_messages_produced_total", {"topic": "classified"}) == 2

@@ -16,8 +16,9 @@ together as one batch of records. What aiokafka 0.14 does that the code here gua
 import asyncio
 import math
 import time
+from collections import Counter as Counting
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -97,13 +98,13 @@ class _Lane:
         self.gathering: _Round | None = None
         self.busy = False
 
-    def put(self, message: Message) -> _Delivery:
-        """Have a message go with the next round that is made up."""
+    def put(self, messages: Sequence[Message]) -> _Delivery:
+        """Have messages go with the next round that is made up."""
         if (gathering := self.gathering) is None:
             gathering = self.gathering = _Round([], _Delivery())
             self.waiting.append(gathering)
-        gathering.messages.append(message)
-        gathering.delivery.left += 1
+        gathering.messages += messages
+        gathering.delivery.left += len(messages)
         return gathering.delivery
 
     def take(self) -> _Round | None:
@@ -139,10 +140,16 @@ class KafkaSink:
         """As `pipeline.Sink.publish`. A dead letter too large for its topic goes without what is large, and says so."""
         if not messages:
             return []
-        with self._telemetry.producing([message.topic for message in messages]):
-            for topic in {message.topic for message in messages} | {message.source.topic for message in messages}:
+        alike: dict[tuple[str, str, int], list[Message]] = {}
+        for message in messages:
+            topic, _, _, _, (there, number, _) = message
+            alike.setdefault((topic, there, number), []).append(message)
+        with self._telemetry.producing(Counting([message.topic for message in messages])):
+            for topic in {name for name, _, _ in alike} | {there for _, there, _ in alike}:
                 await self._count(topic)
-            deliveries = {self._lane(message).put(message) for message in messages}
+            deliveries = {
+                lane.put(bound) for route, together in alike.items() for lane, bound in self._lanes_of(*route, together)
+            }
             self._wanted.set()
             waiting = {delivery.done for delivery in deliveries}
             while waiting:
@@ -152,8 +159,9 @@ class KafkaSink:
             failures = [failure for delivery in deliveries if (failure := delivery.done.exception())]
             if failures:
                 raise failures[0]
-        ours = set(map(id, messages))  # a delivery is shared with others whose messages went along
-        return [each for delivery in deliveries for each in delivery.too_large if id(each) in ours]
+        too_large = [each for delivery in deliveries for each in delivery.too_large]
+        ours = set(map(id, messages)) if too_large else ()  # others' messages went along with some of these
+        return [each for each in too_large if id(each) in ours]
 
     async def deliver(self) -> None:
         """Send what has gathered, round after round, until cancelled."""
@@ -220,22 +228,26 @@ class KafkaSink:
                 return
         delivery.failed(_refusal(message.topic, failure) if isinstance(failure, KafkaError) else failure)
 
-    def _lane(self, message: Message) -> _Lane:
-        key = Partition(message.topic, self._partition(message))
+    def _lanes_of(
+        self, topic: str, there: str, number: int, messages: Sequence[Message]
+    ) -> Iterator[tuple[_Lane, Sequence[Message]]]:
+        """Where messages to a topic go whose documents came from one partition, `number` of the topic `there`.
+
+        They keep that partition where both topics have as many; else each goes where the default partitioner has it.
+        """
+        count, (before, _) = self._counts[topic][0], self._counts[there]
+        if count == before and number < count:  # counts lag behind the topics
+            yield self._lane(topic, number), messages
+            return
+        for message in messages:
+            yield self._lane(topic, self._partitioner(message.key, range(count), ())), [message]
+
+    def _lane(self, topic: str, number: int) -> _Lane:
+        key = Partition(topic, number)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane()
         return lane
-
-    def _partition(self, message: Message) -> int:
-        """The document's own partition where both topics have as many, else the default partitioner's."""
-        count, _ = self._counts[message.topic]
-        there, _ = self._counts[message.source.topic]
-        number = message.source.partition
-        if count == there and number < count:  # counts lag behind the topics
-            return number
-        chosen: int = self._partitioner(message.key, range(count), ())
-        return chosen
 
     def _say_that_it_waits(self, topic: str) -> None:
         now, silence = time.monotonic(), self._kafka.request_timeout

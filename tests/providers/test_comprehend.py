@@ -552,7 +552,7 @@ async def test_what_it_is_can_be_seen(single: Account, replay: Replay) -> None:
     assert repr(single.provider) == f"Comprehend('{host}', 'document-classifier-endpoint/tickets', 'single_label')"
     assert (single.kind, single.provider.task) == ("comprehend", "single_label")
     assert single.provider.documents_per_call == 1
-    assert not single.fits([document("a" * 10_001)])
+    assert not single.fits(10_001)
 
 
 # Settings
