@@ -55,9 +55,9 @@ class Folder:
         )
         return files
 
-    async def killed(self, after: float, classifier: FirstWord) -> None:
+    async def killed(self, after: float, classifier: FirstWord, **changed: Any) -> None:
         """Classify, and be killed after so long: what is in the files then is all that is left."""
-        task = asyncio.create_task(self.classify(classifier))
+        task = asyncio.create_task(self.classify(classifier, **changed))
         await asyncio.sleep(after)
         left = {path: path.read_bytes() for path in (self.output, self.dead, self.note) if path.exists()}
         task.cancel()
@@ -194,7 +194,7 @@ async def test_a_run_that_is_killed_during_an_outage_repeats_nothing_however_sca
     folder: Folder,
 ) -> None:
     folder.write("in.jsonl", "".join(lines(f"billing {i}") + "not json\n" for i in range(5_000)))
-    await folder.killed(30, DOWN)
+    await folder.killed(30, DOWN, capacity={"documents": 10_000})
     assert len(folder.letters) == 5_000
     await folder.classify(FirstWord(seconds=0.01))
     assert len(folder.letters) == 5_000
