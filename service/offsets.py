@@ -14,8 +14,9 @@ Offsets are those received, never a range, because compaction and transaction ma
 import asyncio
 import base64
 import binascii
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,6 +96,14 @@ class _Progress:
     def low_water(self) -> int:
         return next(iter(self.unfinished), self.highest + 1)
 
+    def mark(self, limit: int, finished: AbstractSet[int] = frozenset()) -> tuple[Mark, bool]:
+        """What would be committed if these offsets were finished too, and whether all of it has room in it."""
+        unfinished = [offset for offset in self.unfinished if offset not in finished]
+        low_water = unfinished[0] if unfinished else self.highest + 1
+        above = list(self._finished_above(low_water, unfinished))
+        mark = Mark(low_water, encode(low_water, above, limit))
+        return mark, len(decode(mark)) == len(above)
+
     @property
     def is_idle(self) -> bool:
         return len(self.abandoned) == len(self.unfinished)
@@ -103,9 +112,9 @@ class _Progress:
         i = bisect_right(self.restored, offset, key=lambda stretch: stretch.first)
         return i > 0 and offset <= self.restored[i - 1].last
 
-    def finished_above_the_mark(self) -> Iterator[Range]:
-        following = self.low_water
-        for offset in self.unfinished:
+    def _finished_above(self, low_water: int, unfinished: Iterable[int]) -> Iterator[Range]:
+        following = low_water
+        for offset in unfinished:
             if offset > following:
                 yield Range(following, offset - 1)
             following = offset + 1
@@ -224,11 +233,31 @@ class Offsets:
         for partition, progress in self._partitions.items():
             if progress.committed is None:
                 continue
-            finished = encode(progress.low_water, progress.finished_above_the_mark(), self._metadata_limit)
-            mark = Mark(progress.low_water, finished)
+            mark, _ = progress.mark(self._metadata_limit)
             if mark != progress.committed:
                 marks[Partition(*partition)] = mark
         return marks
+
+    def covering(self, partition: Partition, records: Iterable[Record]) -> tuple[Mark, list[Record]] | None:
+        """A mark that says that these records are finished too, and those of them that it has room to say it of.
+
+        The lowest come first, for they close gaps. What was finished before keeps its place: it is not unsaid. None
+        where the partition is not ours, or nothing in it is new.
+        """
+        progress = self._partitions.get(partition)
+        if progress is None or progress.committed is None:
+            return None
+        owned = sorted(self.owned(records), key=lambda record: record.position.offset)
+
+        def tried(count: int) -> tuple[Mark, bool]:
+            return progress.mark(self._metadata_limit, {record.position.offset for record in owned[:count]})
+
+        fits = len(owned)
+        mark, whole = tried(fits)
+        if not whole:
+            fits = bisect_left(range(1, len(owned) + 1), x=True, key=lambda count: not tried(count)[1])
+            mark, whole = tried(fits)
+        return (mark, owned[:fits]) if whole and mark != progress.committed else None
 
     def committed(self, marks: Mapping[Partition, Mark]) -> None:
         """Take note that these marks are committed."""

@@ -15,17 +15,20 @@ from typing import Protocol
 import structlog
 
 from service.batches import Batcher
+from service.delivery import AtLeastOnce, Delivery, ExactlyOnce, Finished, Sink, Transactions
 from service.dispatch import Answer, Batch, Dispatcher
 from service.documents import Document, Reason, Record, Refused
-from service.errors import Fenced, Unavailable
 from service.offsets import Mark, Offsets, Partition, Room
 from service.reading import Reader
-from service.routing import Message, dead_letter, route
+from service.routing import dead_letter, route
 from service.settings import Stream
 from service.telemetry import StreamStatistics, Telemetry
 
 _TICK = 0.5
 """The longest, in seconds, that reading waits before it looks whether to stop."""
+
+_LAST_COMMIT = 10.0
+"""Seconds that the last commit of a partition may take, before it is left to its next owner to read it all again."""
 
 log = structlog.get_logger(__name__)
 
@@ -70,21 +73,12 @@ class Source(Protocol):
         ...
 
 
-class Sink(Protocol):
-    """Where messages go."""
-
-    async def publish(self, messages: Sequence[Message]) -> list[Message]:
-        """Publish all of them; when this returns they are safe. It waits while nobody can take them.
-
-        Gives those that are too large for their topic, which are not published.
-        """
-        ...
-
-
 async def run(
     stream: Stream, source: Source, sink: Sink, dispatcher: Dispatcher, *, telemetry: Telemetry, stop: asyncio.Event
 ) -> None:
     """Classify the stream until its input ends or `stop` is set; what is out at a classifier then is waited for.
+
+    A source that has transactions delivers exactly once, and the sink is not used; any other delivers at least once.
 
     Raises an ExceptionGroup with the Misconfigured that ended it; nothing unfinished is ever committed.
     """
@@ -115,12 +109,10 @@ class _Work:
     ) -> None:
         self._stream = stream
         self._source = source
-        self._sink = sink
         self._dispatcher = dispatcher
         self._stop = stop
         self._reader = Reader(stream.document, dispatcher.characters_per_document)
         self._batches: dict[Batch, asyncio.Task[None]] = {}
-        self._commit_turn = asyncio.Lock()
         self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)
         self.batch_size = min(stream.batch.documents, dispatcher.documents_per_call)
@@ -128,6 +120,12 @@ class _Work:
         characters = min(stream.batch.characters, dispatcher.characters_per_call)
         self.batcher = Batcher(self.batch_size, characters, stream.batch.wait)
         self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes, source.metadata_limit)
+        self._delivery: Delivery = (
+            ExactlyOnce(stream, source, self.offsets, self._telemetry)
+            if isinstance(source, Transactions)
+            else AtLeastOnce(stream, source, sink, self.offsets, self._telemetry)
+        )
+        self.commit = self._delivery.commit
 
     def patience(self) -> float:
         """Seconds that reading may wait: until a batch must leave, or until a look at `stop` is due."""
@@ -181,37 +179,16 @@ class _Work:
         with batch.out():  # answered and paid for: as much worth waiting for as before
             for answer in answers:
                 ours = self._ours(answer)
-                if too_large := await self._sink.publish(route(self._stream, ours)):
-                    ours = await self._without_result(ours, too_large)
                 records = [document.record for document in ours.documents]
-                self.offsets.resolve(records)
-                self._telemetry.finished(records, ours.outcomes)
-
-    async def _without_result(self, answer: Answer, too_large: Sequence[Message]) -> Answer:
-        """Publish dead letters in place of results that their topic does not take; a copy is merely missing."""
-        outcomes, letters = list(answer.outcomes), []
-        places = {document.record.position: place for place, document in enumerate(answer.documents)}
-        for message in too_large:
-            if message.topic != self._stream.output:
-                log.warning("copy_too_large", topic=message.topic, position=str(message.source), bytes=message.size)
-                continue
-            said = f"the result has {message.size:,} bytes with its key and headers, more than its topic takes"
-            refused = outcomes[places[message.source]] = Refused(Reason.RESULT_TOO_LARGE, said)
-            record = answer.documents[places[message.source]].record
-            letters.append(dead_letter(self._stream, record, refused, answer.attempts))
-        await self._sink.publish(letters)
-        return replace(answer, outcomes=outcomes)
+                attempts = [ours.attempts] * len(records)
+                await self._delivery.deliver(Finished(records, ours.outcomes, attempts, route(self._stream, ours)))
 
     async def _refuse(self, refused: Sequence[tuple[Record, Refused]]) -> None:
-        letters = [
-            (record, refusal)
-            for record, refusal in refused
-            if self._stream.tombstones == "dead_letter" or refusal.reason is not Reason.TOMBSTONE
-        ]
-        await self._sink.publish([dead_letter(self._stream, record, refusal) for record, refusal in letters])
-        self.offsets.resolve(record for record, _ in refused)
-        self._telemetry.finished([record for record, _ in letters], [refusal for _, refusal in letters])
-        self._telemetry.skipped(len(refused) - len(letters))
+        keeps_tombstones = self._stream.tombstones == "dead_letter"
+        outcomes = [why if keeps_tombstones or why.reason is not Reason.TOMBSTONE else None for _, why in refused]
+        records = [record for record, _ in refused]
+        letters = [dead_letter(self._stream, record, why) for record, why in zip(records, outcomes, strict=True) if why]
+        await self._delivery.deliver(Finished(records, outcomes, [0] * len(records), letters))
 
     def _ours(self, answer: Answer) -> Answer:
         """The part of an answer that is still ours to publish: the next owner of the rest asks again."""
@@ -244,7 +221,8 @@ class _Work:
         self.offsets.close(partitions)
         self.give_up_waiting(partitions)
         drained = await self.offsets.wait_idle(partitions, self._stream.drain)
-        await self.commit()
+        await self._commit_at_last()
+        self._delivery.forget(partitions)
         self.offsets.forget(partitions)
         self._telemetry.rebalanced("revoked", _now() - began)
         log.info(
@@ -254,22 +232,13 @@ class _Work:
             drained=drained,
         )
 
-    async def commit(self) -> None:
-        """Commit what may be committed; a failure costs repeats after a restart and nothing else."""
-        async with self._commit_turn:
-            if not (marks := self.offsets.committable()):
-                return
-            began = _now()
-            try:
-                await self._source.commit(marks)
-            except Fenced:
-                self._telemetry.committed("fenced", _now() - began)
-            except Unavailable as error:
-                self._telemetry.committed("failed", _now() - began)
-                log.warning("commit_failed", topic=self._stream.input, reason=str(error))
-            else:
-                self.offsets.committed(marks)
-                self._telemetry.committed("committed", _now() - began)
+    async def _commit_at_last(self) -> None:
+        """Commit what others will go on from, unless no broker takes it in a while."""
+        try:
+            async with asyncio.timeout(_LAST_COMMIT):
+                await self.commit()
+        except TimeoutError:
+            log.warning("commit_failed", topic=self._stream.input, reason=f"no broker took it in {_LAST_COMMIT:.0f} s")
 
     @asynccontextmanager
     async def committing(self) -> AsyncIterator[None]:
@@ -277,7 +246,7 @@ class _Work:
 
         async def every_so_often() -> None:
             while True:
-                await asyncio.sleep(self._stream.commit_every)
+                await asyncio.sleep(self._stream.seconds_between_commits)
                 await self.commit()
 
         try:
@@ -288,7 +257,7 @@ class _Work:
                 finally:
                     timer.cancel()
         finally:
-            await self.commit()
+            await self._commit_at_last()
 
     @asynccontextmanager
     async def drained(self) -> AsyncIterator[None]:

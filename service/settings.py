@@ -657,8 +657,10 @@ class Stream(Branch):
     """The topic that gets documents that are themselves bad, as they came."""
     tombstones: Literal["dead_letter", "skip"] = "dead_letter"
     """What becomes of records without a value."""
-    commit_every: Annotated[Seconds, Field(gt=0)] = 1.0
-    """How often is committed what is done; a crash repeats at most what was answered since."""
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """Whether a crash may repeat results; with `exactly_once`, readers of committed transactions see each once."""
+    commit_every: Annotated[Seconds, Field(gt=0)] | None = None
+    """How often is committed what is done; else every second, or every 200ms with `exactly_once`."""
     drain: Seconds = 25.0
     """How long a stop or a rebalance waits for what is out at a classifier."""
 
@@ -672,6 +674,11 @@ class Stream(Branch):
         if self.input in self.topics_written:
             raise ValueError(f"the input topic {self.input!r} is also written to: documents would go round for ever")
         return self
+
+    @property
+    def seconds_between_commits(self) -> float:
+        """What `commit_every` says, or is when it says nothing."""
+        return self.commit_every or (0.2 if self.delivery == "exactly_once" else 1.0)
 
     @property
     def topics_written(self) -> tuple[str, ...]:

@@ -107,10 +107,6 @@ class StreamTelemetry:
         """Records were read."""
         self._consumed.inc(count)
 
-    def skipped(self, count: int) -> None:
-        """Records were finished without an answer: tombstones that are not wanted."""
-        self._finished["skipped"].inc(count)
-
     def asked(self, waited: float) -> None:
         """A batch went out; its first document had waited so long since it was read."""
         self._queue_wait.observe(waited)
@@ -119,11 +115,14 @@ class StreamTelemetry:
         """Documents were given up unanswered, to be read again by the partition's next owner."""
         self._abandoned.inc(count)
 
-    def finished(self, records: Iterable[Record], outcomes: Iterable[Outcome]) -> None:
-        """Outcomes were published."""
+    def finished(self, records: Iterable[Record], outcomes: Iterable[Outcome | None]) -> None:
+        """Outcomes were published; records without one are tombstones that are not wanted."""
         now, classified = time.time() * 1000, 0
         took, scores, best = list[float](), list[float](), Counting[str]()
         for record, outcome in zip(records, outcomes, strict=True):
+            if outcome is None:
+                self._finished["skipped"].inc()
+                continue
             if record.timestamp > 0:  # else it has none
                 took.append(max(0.0, now - record.timestamp) / 1000)
             if isinstance(outcome, Refused):

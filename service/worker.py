@@ -9,8 +9,8 @@ import structlog
 from service import accounts, health, pipeline
 from service.dispatch import Dispatcher
 from service.errors import Misconfigured
-from service.settings import Settings, Stream
-from service.streams import kafka, kafka_sink
+from service.settings import Kafka, Settings, Stream
+from service.streams import kafka, kafka_sink, kafka_transactions
 from service.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
                 streams.create_task(
                     pipeline.run(
                         stream,
-                        kafka.KafkaSource(settings.kafka, stream.input),
+                        _source(settings.kafka, stream, telemetry),
                         sink,
                         Dispatcher([ready[name] for name in stream.classify_with]),
                         telemetry=telemetry,
@@ -72,6 +72,12 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
             await asyncio.wait(running)
             lag.cancel()
     log.info("stopped")
+
+
+def _source(connection: Kafka, stream: Stream, telemetry: Telemetry) -> kafka.KafkaSource:
+    if stream.delivery == "exactly_once":
+        return kafka_transactions.TransactionalKafkaSource(connection, stream.input, telemetry)
+    return kafka.KafkaSource(connection, stream.input)
 
 
 async def check_topics(settings: Settings) -> None:

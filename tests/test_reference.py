@@ -24,7 +24,7 @@ from service.server import app, comprehend
 from service.server import telemetry as server_telemetry
 from service.server.gateway import Gateway, Resource
 from service.streams.files import _letter
-from service.streams.kafka_sink import _smaller
+from service.streams.kafka_failures import smaller as lighter
 from service.transport import PacedClient
 from tests import reference
 from tests.records import written
@@ -174,7 +174,7 @@ def test_the_headers_of_a_dead_letter_are_those_of_the_reference(letter: Message
     smaller: Message | None = letter
     while smaller is not None:
         headers |= dict.fromkeys(name for name, _ in smaller.headers if name.startswith(OURS))
-        smaller = _smaller(smaller)
+        smaller = lighter(smaller)
     assert list(headers) == list(reference.SAID["dead_letter_headers"])
 
 

@@ -9,8 +9,6 @@ together as one batch of records. What aiokafka 0.14 does that the code here gua
   partition. So a producer that has failed is replaced, and what it did not deliver is sent again.
 * One message that is too large for its topic fails the batch that it is in. So such a batch is sent again in halves,
   until the message stands alone.
-* Hashing a key in pure Python is dear: messages keep their document's partition where input and output have equally
-  many, which is where Java's default partitioner would have put those with a key.
 """
 
 import asyncio
@@ -18,7 +16,7 @@ import math
 import time
 from collections import Counter as Counting
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -27,33 +25,26 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     KafkaError,
-    KafkaTimeoutError,
     MessageSizeTooLargeError,
-    OutOfOrderSequenceNumber,
     ProducerClosed,
-    ProducerFenced,
     TopicAuthorizationFailedError,
-    UnknownProducerId,
-    UnknownTopicOrPartitionError,
 )
-from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from service import settings
-from service.errors import Misconfigured, Unavailable
+from service.errors import Unavailable
 from service.offsets import Partition
-from service.routing import OURS, Message
+from service.routing import Message
 from service.streams.kafka_clients import connection, started, stopped
+from service.streams.kafka_failures import refusal, smaller, will_pass
+from service.streams.kafka_placement import Placement
 from service.telemetry import Telemetry
 
 _ROUND_EVERY = 0.005
 """Seconds from one round to the next at least: more are gathered while they pass, and fewer requests are made."""
-_LARGEST_ROUND = 128 * 1024
-_LARGEST_REQUEST = 64 * 1024**2
-_COUNT_VALID = 60.0
+LARGEST_ROUND = 128 * 1024
+LARGEST_REQUEST = 64 * 1024**2
 _RECONNECT_EVERY = 1.0
-_BROKEN = (OutOfOrderSequenceNumber, UnknownProducerId, ProducerFenced, ProducerClosed)
-"""What a producer fails with when it is no good any more, whatever it is given."""
 
 log = structlog.get_logger(__name__)
 
@@ -132,24 +123,16 @@ class KafkaSink:
         self._broken = False
         self._lanes: dict[Partition, _Lane] = {}
         self._wanted = asyncio.Event()
-        self._counts: dict[str, tuple[int, float]] = {}
-        self._partitioner = DefaultPartitioner()
+        self._placement = Placement(lambda: self._producer)
         self._said = -math.inf
 
     async def publish(self, messages: Sequence[Message]) -> list[Message]:
         """As `pipeline.Sink.publish`. A dead letter too large for its topic goes without what is large, and says so."""
         if not messages:
             return []
-        alike: dict[tuple[str, str, int], list[Message]] = {}
-        for message in messages:
-            topic, _, _, _, (there, number, _) = message
-            alike.setdefault((topic, there, number), []).append(message)
         with self._telemetry.producing(Counting([message.topic for message in messages])):
-            for topic in {name for name, _, _ in alike} | {there for _, there, _ in alike}:
-                await self._count(topic)
-            deliveries = {
-                lane.put(bound) for route, together in alike.items() for lane, bound in self._lanes_of(*route, together)
-            }
+            placed = await self._placement.placed(messages)
+            deliveries = {self._lane(partition).put(bound) for partition, bound in placed.items()}
             self._wanted.set()
             waiting = {delivery.done for delivery in deliveries}
             while waiting:
@@ -184,7 +167,7 @@ class KafkaSink:
     async def _send(self, key: Partition, lane: _Lane, taken: _Round) -> None:
         try:
             builder = self._producer.create_batch()
-            count = _fill(builder, taken.messages)
+            count = filled(builder, taken.messages)
             if count < len(taken.messages):
                 taken, rest = _parted(taken, count)
                 lane.put_back(rest)
@@ -209,7 +192,7 @@ class KafkaSink:
         self._telemetry.produce_errors.labels(type(failure).__name__).inc(len(taken.messages))
         self._broken = True
         lane.busy = False
-        if _will_pass(failure):
+        if will_pass(failure):
             lane.put_back(taken)
         elif len(taken.messages) > 1 and not isinstance(failure, TopicAuthorizationFailedError):
             lane.put_back(*_parted(taken, len(taken.messages) // 2))
@@ -223,30 +206,15 @@ class KafkaSink:
                 delivery.too_large.append(message)
                 delivery.delivered(1)
                 return
-            if (smaller := _smaller(message)) is not None:
-                lane.put_back(_Round([smaller], delivery))
+            if (less := smaller(message)) is not None:
+                lane.put_back(_Round([less], delivery))
                 return
-        delivery.failed(_refusal(message.topic, failure) if isinstance(failure, KafkaError) else failure)
+        delivery.failed(refusal(message.topic, failure) if isinstance(failure, KafkaError) else failure)
 
-    def _lanes_of(
-        self, topic: str, there: str, number: int, messages: Sequence[Message]
-    ) -> Iterator[tuple[_Lane, Sequence[Message]]]:
-        """Where messages to a topic go whose documents came from one partition, `number` of the topic `there`.
-
-        They keep that partition where both topics have as many; else each goes where the default partitioner has it.
-        """
-        count, (before, _) = self._counts[topic][0], self._counts[there]
-        if count == before and number < count:  # counts lag behind the topics
-            yield self._lane(topic, number), messages
-            return
-        for message in messages:
-            yield self._lane(topic, self._partitioner(message.key, range(count), ())), [message]
-
-    def _lane(self, topic: str, number: int) -> _Lane:
-        key = Partition(topic, number)
-        lane = self._lanes.get(key)
+    def _lane(self, partition: Partition) -> _Lane:
+        lane = self._lanes.get(partition)
         if lane is None:
-            lane = self._lanes[key] = _Lane()
+            lane = self._lanes[partition] = _Lane()
         return lane
 
     def _say_that_it_waits(self, topic: str) -> None:
@@ -254,23 +222,6 @@ class KafkaSink:
         if now - self._said >= silence:
             self._said = now
             log.warning("publishing_waits", topic=topic, reason=f"no broker has answered for {silence:g} s")
-
-    async def _count(self, topic: str) -> None:
-        """See to it that we know how many partitions a topic has, which waits while nobody can say."""
-        _, until = self._counts.get(topic, (0, 0.0))
-        while time.monotonic() > until:
-            try:
-                count = len(await self._producer.partitions_for(topic))
-            except (KafkaTimeoutError, UnknownTopicOrPartitionError) as error:
-                log.warning("publishing_waits", topic=topic, reason=repr(error))
-            except KafkaError as error:
-                if not _will_pass(error):
-                    raise _refusal(topic, error) from None
-                log.warning("publishing_waits", topic=topic, reason=repr(error))
-                await asyncio.sleep(_RECONNECT_EVERY)
-            else:
-                until = time.monotonic() + _COUNT_VALID
-                self._counts[topic] = count, until
 
     async def _replace(self) -> None:
         self._broken = False
@@ -305,8 +256,8 @@ async def _producer(kafka: settings.Kafka) -> AIOKafkaProducer:
     producer = AIOKafkaProducer(
         **connection(kafka),
         enable_idempotence=True,
-        max_batch_size=_LARGEST_ROUND,
-        max_request_size=_LARGEST_REQUEST,  # how large a message may be is the topic's to say
+        max_batch_size=LARGEST_ROUND,
+        max_request_size=LARGEST_REQUEST,  # how large a message may be is the topic's to say
     )
     try:
         await started(producer, kafka)
@@ -316,7 +267,7 @@ async def _producer(kafka: settings.Kafka) -> AIOKafkaProducer:
     return producer
 
 
-def _fill(builder: BatchBuilder, messages: Sequence[Message]) -> int:
+def filled(builder: BatchBuilder, messages: Sequence[Message]) -> int:
     """Put messages into a batch until it is full; how many there was room for."""
     for number, (_, key, value, headers, _) in enumerate(messages):
         if key is None and value is None:
@@ -328,34 +279,3 @@ def _fill(builder: BatchBuilder, messages: Sequence[Message]) -> int:
 
 def _parted(whole: _Round, at: int) -> tuple[_Round, _Round]:
     return _Round(whole.messages[:at], whole.delivery), _Round(whole.messages[at:], whole.delivery)
-
-
-def _will_pass(failure: BaseException) -> bool:
-    """Whether the same messages may well be taken another time."""
-    return isinstance(failure, _BROKEN) or type(failure) is KafkaError or getattr(failure, "retriable", False)
-
-
-def _refusal(topic: str, failure: KafkaError) -> Misconfigured:
-    if isinstance(failure, TopicAuthorizationFailedError):
-        return Misconfigured(f"topic {topic}: the broker does not let this user write to it")
-    if isinstance(failure, MessageSizeTooLargeError):
-        return Misconfigured(f"topic {topic}: its max.message.bytes is too small for any dead letter; raise it")
-    return Misconfigured(f"topic {topic}: the broker does not take a message: {failure!r}")
-
-
-def _smaller(letter: Message) -> Message | None:
-    """A dead letter without what is large of it: first the value, then the record's own headers, at last the key."""
-    if letter.value:
-        return letter._replace(value=b"", headers=[*letter.headers, _omitted("value", len(letter.value))])
-    own = [header for header in letter.headers if not header[0].startswith(OURS)]
-    if own:
-        size = sum(len(name) + len(value or b"") for name, value in own)
-        ours = [header for header in letter.headers if header not in own]
-        return letter._replace(headers=[*ours, _omitted("headers", size)])
-    if letter.key:
-        return letter._replace(key=b"", headers=[*letter.headers, _omitted("key", len(letter.key))])
-    return None
-
-
-def _omitted(what: str, size: int) -> tuple[str, bytes]:
-    return f"labelstream-{what}-omitted", f"{size} bytes are more than the topic takes".encode()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from service.documents import Record
 from service.errors import Fenced
@@ -116,6 +117,23 @@ class MemorySource:
         return any(self._next[partition] < len(self._records[partition]) for partition in self._reading)
 
 
+class TransactionalMemorySource(MemorySource):
+    """A source whose marks and messages become visible together, the messages in `sink`."""
+
+    def __init__(self, sink: "MemorySink", records: Iterable[Record] = (), **source: Any) -> None:
+        super().__init__(records, **source)
+        self._sink = sink
+
+    async def transact(self, partition: Partition, mark: Mark, messages: Sequence[Message]) -> list[Message]:
+        """As `delivery.Transactions.transact`."""
+        await asyncio.sleep(0)
+        if too_large := self._sink.too_large(messages):
+            return too_large
+        await self.commit({partition: mark})
+        await self._sink.publish(messages)
+        return []
+
+
 class MemorySink:
     """Keeps the messages that are published, in order; `largest` is the most bytes of a message, by topic."""
 
@@ -125,12 +143,14 @@ class MemorySink:
 
     async def publish(self, messages: Sequence[Message]) -> list[Message]:
         """As `pipeline.Sink.publish`."""
-        too_large: list[Message] = []
-        for message in messages:
-            takes = message.topic not in self._largest or message.size <= self._largest[message.topic]
-            (self.messages if takes else too_large).append(message)
+        left_out = self.too_large(messages)
+        self.messages += [message for message in messages if message not in left_out]
         await asyncio.sleep(0)
-        return too_large
+        return left_out
+
+    def too_large(self, messages: Sequence[Message]) -> list[Message]:
+        """Those that their topic does not take."""
+        return [message for message in messages if message.size > self._largest.get(message.topic, message.size)]
 
     def to(self, topic: str) -> list[Message]:
         """The messages published to a topic."""

@@ -17,8 +17,10 @@ from tests.kafka.topics import read
 from tests.kafka.workers import small_model
 
 
-async def test_every_document_is_answered_once_and_the_commit_is_the_end(bootstrap: str, topic: MAKE_TOPIC) -> None:
-    tickets, words = Tickets(bootstrap, topic), Words()
+async def test_every_document_is_answered_once_and_the_commit_is_the_end(
+    bootstrap: str, topic: MAKE_TOPIC, delivery: str
+) -> None:
+    tickets, words = Tickets(bootstrap, topic, delivery=delivery), Words()
     tickets.fill(
         [topics.document(number) for number in range(500)], key=b"k", headers=[("trace", b"1"), ("none", None)]
     )
@@ -33,6 +35,11 @@ async def test_every_document_is_answered_once_and_the_commit_is_the_end(bootstr
         assert each.headers == [("trace", b"1"), ("none", None), ("labelstream-id", f"tickets:{each.source}".encode())]
     assert set(words.asked.values()) == {1}
     assert await tickets.committed() == tickets.ends()
+
+
+@pytest.fixture(params=["at_least_once", "exactly_once"])
+def delivery(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 BAD = {
@@ -51,9 +58,13 @@ BAD = {
 
 
 async def test_bad_records_become_dead_letters_with_the_reason_and_their_bytes_while_the_rest_flows(
-    bootstrap: str, topic: MAKE_TOPIC
+    bootstrap: str, topic: MAKE_TOPIC, delivery: str
 ) -> None:
-    tickets = Tickets(bootstrap, lambda *a, **k: topic(*a, **{"config": {"max.message.bytes": str(4 * 1024**2)}, **k}))
+    tickets = Tickets(
+        bootstrap,
+        lambda *a, **k: topic(*a, **{"config": {"max.message.bytes": str(4 * 1024**2)}, **k}),
+        delivery=delivery,
+    )
     good = [topics.document(number) for number in range(50)]
     mixed = [value for pair in zip(good, [*BAD] * 5, strict=False) for value in pair]
     tickets.fill(mixed, key=b"\x00k", headers=[("trace", b"\xff"), ("none", None)])
@@ -75,9 +86,9 @@ async def test_bad_records_become_dead_letters_with_the_reason_and_their_bytes_w
 
 
 async def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_and_the_rest_flows(
-    bootstrap: str, topic: MAKE_TOPIC
+    bootstrap: str, topic: MAKE_TOPIC, delivery: str
 ) -> None:
-    tickets = Tickets(bootstrap, topic)
+    tickets = Tickets(bootstrap, topic, delivery=delivery)
     large = b'{"id": "%b", "text": "late"}' % (b"x" * 1_048_200)  # fits its topic, and nothing can be added to it
     good = [topics.document(number) for number in range(40)]
     tickets.fill(good)
@@ -91,8 +102,10 @@ async def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_and_the_re
     assert topics.counted(tickets.results()).total() == len(good)
 
 
-async def test_unwanted_tombstones_are_passed_over_and_committed(bootstrap: str, topic: MAKE_TOPIC) -> None:
-    tickets = Tickets(bootstrap, topic, tombstones="skip")
+async def test_unwanted_tombstones_are_passed_over_and_committed(
+    bootstrap: str, topic: MAKE_TOPIC, delivery: str
+) -> None:
+    tickets = Tickets(bootstrap, topic, delivery=delivery, tombstones="skip")
     tickets.fill([None, topics.document(1), None], key=b"k", partition=0)
     async with running(tickets, Words()):
         async with asyncio.timeout(PATIENCE):
@@ -103,9 +116,9 @@ async def test_unwanted_tombstones_are_passed_over_and_committed(bootstrap: str,
 
 
 async def test_while_the_classifier_holds_nothing_is_committed_and_the_group_is_kept(
-    bootstrap: str, topic: MAKE_TOPIC
+    bootstrap: str, topic: MAKE_TOPIC, delivery: str
 ) -> None:
-    tickets, words = Tickets(bootstrap, topic, capacity={"documents": 20}), Words()
+    tickets, words = Tickets(bootstrap, topic, delivery=delivery, capacity={"documents": 20}), Words()
     tickets.fill([topics.document(number) for number in range(200)])
     words.answers.clear()
     words.failures = [Unavailable("down"), Unavailable("down")]
@@ -121,9 +134,9 @@ async def test_while_the_classifier_holds_nothing_is_committed_and_the_group_is_
 
 
 async def test_a_run_that_has_ended_for_a_wrong_setting_is_gone_on_with_where_it_was(
-    bootstrap: str, topic: MAKE_TOPIC
+    bootstrap: str, topic: MAKE_TOPIC, delivery: str
 ) -> None:
-    tickets, words = Tickets(bootstrap, topic), Words()
+    tickets, words = Tickets(bootstrap, topic, delivery=delivery), Words()
     tickets.fill([topics.document(number) for number in range(100)])
     words.failures = [Misconfigured("the key is wrong")]
     with pytest.raises(ExceptionGroup) as ended:
@@ -137,8 +150,8 @@ async def test_a_run_that_has_ended_for_a_wrong_setting_is_gone_on_with_where_it
     assert len(tickets.results()) == 100
 
 
-async def test_a_stop_keeps_what_is_out_and_leaves_what_waits(bootstrap: str, topic: MAKE_TOPIC) -> None:
-    tickets, words = Tickets(bootstrap, topic), Words()
+async def test_a_stop_keeps_what_is_out_and_leaves_what_waits(bootstrap: str, topic: MAKE_TOPIC, delivery: str) -> None:
+    tickets, words = Tickets(bootstrap, topic, delivery=delivery), Words()
     tickets.fill([topics.document(number) for number in range(300)])
     words.answers.clear()
     async with running(tickets, words) as stop:
@@ -154,8 +167,10 @@ async def test_a_stop_keeps_what_is_out_and_leaves_what_waits(bootstrap: str, to
     assert len(topics.counted(tickets.results())) == 300
 
 
-async def test_two_members_of_one_process_share_the_work_and_hand_it_over(bootstrap: str, topic: MAKE_TOPIC) -> None:
-    tickets, words = Tickets(bootstrap, topic, partitions=4), Words()
+async def test_two_members_of_one_process_share_the_work_and_hand_it_over(
+    bootstrap: str, topic: MAKE_TOPIC, delivery: str
+) -> None:
+    tickets, words = Tickets(bootstrap, topic, delivery=delivery, partitions=4), Words()
     words.pause = 0.1  # so that something is out at every moment
     fed = 0
 

@@ -13,6 +13,7 @@ from service.limits import Limits
 from service.offsets import Mark
 from service.streams.kafka import KafkaSource
 from service.streams.kafka_sink import producing
+from service.streams.kafka_transactions import TransactionalKafkaSource
 from service.telemetry import Telemetry
 from tests.kafka import topics
 from tests.kafka.topics import Read, fill, read
@@ -101,12 +102,17 @@ class Tickets:
             while await self.committed() != self.ends():  # noqa: ASYNC110  it is the broker's to say
                 await asyncio.sleep(0.05)
 
+    def source(self, telemetry: Telemetry) -> KafkaSource:
+        if self.stream.delivery == "exactly_once":
+            return TransactionalKafkaSource(self.kafka, self.stream.input, telemetry)
+        return KafkaSource(self.kafka, self.stream.input)
+
     @asynccontextmanager
     async def running(self, account: Account, telemetry: Telemetry) -> AsyncIterator[asyncio.Event]:
         """A worker of this process; gives what stops it, which the end of the block does, too."""
         stop = asyncio.Event()
         async with producing(self.kafka, telemetry) as sink, asyncio.timeout(PATIENCE), asyncio.TaskGroup() as workers:
-            source = KafkaSource(self.kafka, self.stream.input)
+            source = self.source(telemetry)
             dispatcher = Dispatcher([account])
             workers.create_task(pipeline.run(self.stream, source, sink, dispatcher, telemetry=telemetry, stop=stop))
             yield stop

@@ -145,7 +145,7 @@ def _reader(bootstrap: str) -> Consumer:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 20,
-            "isolation.level": "read_uncommitted",
+            "isolation.level": "read_committed",
         }
     )
 
