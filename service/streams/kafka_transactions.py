@@ -75,6 +75,8 @@ class TransactionalKafkaSource(KafkaSource):
         leaving, apart = list(messages), set[int]()
         with self._telemetry.producing(Counting([message.topic for message in messages])):
             while True:
+                if partition not in self._committed:
+                    raise Fenced(f"{partition.topic}-{partition.number} was revoked")
                 try:
                     async with asyncio.timeout(self._kafka.request_timeout):
                         if not await self._has_happened(partition, mark):
@@ -87,18 +89,18 @@ class TransactionalKafkaSource(KafkaSource):
                 except (ProducerFenced, InvalidProducerEpoch):
                     raise self._fenced(partition) from None
                 except (KafkaError, IllegalOperation, TimeoutError, Unavailable) as failure:
-                    await self._release([partition])
-                    if isinstance(failure, KafkaError) and not (will_pass(failure) or isinstance(failure, _STUCK)):
-                        raise refusal(", ".join({message.topic for message in messages}), failure) from None
-                    await _pause(partition, failure)
+                    await self._wait_out(partition, failure)
                 else:
-                    self._committed[partition] = mark
+                    if partition in self._committed:  # else it was revoked meanwhile
+                        self._committed[partition] = mark
                     return []
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """As `KafkaSource.on_partitions_revoked`."""
         partitions = [Partition(*tp) for tp in revoked]
         await super().on_partitions_revoked(revoked)
+        for partition in partitions:
+            self._committed.pop(partition, None)  # whoever is still trying to commit for it gives up
         await self._release(partitions)
 
     async def _marks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Mark]:
@@ -117,7 +119,15 @@ class TransactionalKafkaSource(KafkaSource):
                 async with asyncio.timeout(self._kafka.request_timeout):
                     self._producers[partition] = await self._begun(partition)
             except (TimeoutError, Unavailable) as failure:
-                await _pause(partition, failure)
+                await self._wait_out(partition, failure)
+
+    async def _wait_out(self, partition: Partition, failure: Exception) -> None:
+        """Have the next try begin anew, in a moment. Raises Misconfigured for a failure that will not pass."""
+        await self._release([partition])
+        if isinstance(failure, KafkaError) and not (will_pass(failure) or isinstance(failure, _STUCK)):
+            raise refusal(f"{partition.topic} or one that is written to", failure) from None
+        log.warning("transaction_waits", topic=partition.topic, partition=partition.number, reason=repr(failure))
+        await asyncio.sleep(_AGAIN_EVERY)
 
     async def _has_happened(self, partition: Partition, mark: Mark) -> bool:
         """Whether a transaction whose end nobody heard of was committed. Raises Fenced where another's was."""
@@ -196,11 +206,6 @@ class TransactionalKafkaSource(KafkaSource):
     async def _release(self, partitions: Iterable[Partition]) -> None:
         leaving = [producer for partition in partitions if (producer := self._producers.pop(partition, None))]
         await asyncio.gather(*(stopped(producer.stop, producer.client.close) for producer in leaving))
-
-
-async def _pause(partition: Partition, failure: Exception) -> None:
-    log.warning("transaction_waits", topic=partition.topic, partition=partition.number, reason=repr(failure))
-    await asyncio.sleep(_AGAIN_EVERY)
 
 
 class _TooLarge(Exception):

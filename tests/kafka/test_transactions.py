@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka import TopicPartition
 
 from service.documents import Position
 from service.errors import Fenced, Misconfigured
@@ -91,6 +92,15 @@ async def test_a_transaction_whose_end_was_not_heard_of_is_not_made_twice(ticket
         await it.transact(partition, Mark(2), [result(tickets, 1, b"second")])
         await it.transact(partition, Mark(3), [result(tickets, 2, b"third")])
     assert values(tickets) == [b"first", b"second", b"third"]
+
+
+async def test_whoever_still_tries_for_a_partition_that_was_revoked_gives_up(tickets: Tickets) -> None:
+    partition = Partition(tickets.stream.input, 0)
+    async with source(tickets) as it:
+        await it.on_partitions_revoked([TopicPartition(*partition)])
+        with pytest.raises(Fenced):
+            await it.transact(partition, Mark(1), [result(tickets, 0)])
+    assert values(tickets) == []
 
 
 async def test_what_was_open_when_its_worker_died_is_never_seen(tickets: Tickets) -> None:
