@@ -183,12 +183,12 @@ class TransactionalKafkaSource(KafkaSource):
                 ready.cancel()
                 sending.result()
         except KafkaError as error:
-            await stopped(producer.stop, producer.client.close)
+            await _ended(producer)
             raise Misconfigured(
                 f"kafka: the broker lets this user have no transactions as {self._kafka.group_id}-*: {error!r}"
             ) from None
         except BaseException:
-            await stopped(producer.stop, producer.client.close)
+            await _ended(producer)
             raise
         return producer
 
@@ -205,7 +205,14 @@ class TransactionalKafkaSource(KafkaSource):
 
     async def _release(self, partitions: Iterable[Partition]) -> None:
         leaving = [producer for partition in partitions if (producer := self._producers.pop(partition, None))]
-        await asyncio.gather(*(stopped(producer.stop, producer.client.close) for producer in leaving))
+        await asyncio.gather(*map(_ended, leaving))
+
+
+async def _ended(producer: AIOKafkaProducer) -> None:
+    await stopped(producer.stop, producer.client.close)
+    sending = producer._sender.sender_task  # noqa: SLF001  as above
+    if sending is not None and sending.done() and not sending.cancelled():
+        sending.exception()  # has been acted on, and asyncio is to know that
 
 
 class _TooLarge(Exception):
