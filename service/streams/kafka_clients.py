@@ -68,6 +68,7 @@ async def stopped(*endings: Callable[[], Awaitable[Any]]) -> None:
             log.warning("client_did_not_stop", seconds=_STOP_PATIENCE)
         elif not task.cancelled() and task.exception() is not None:
             log.warning("client_stopped_badly", reason=repr(task.exception()))
+    await asyncio.sleep(0)  # sockets are closed in the loop's next turn, and there may be no other
 
 
 def ms(seconds: float) -> int:
