@@ -10,6 +10,8 @@ What aiokafka 0.14 does that the code here guards against:
 * A consumer that subscribes before it is started waits, deaf to everything, until the group has drained. So it
   subscribes afterwards, and a poll before the first assignment gives nothing, in time.
 * A commit retries for ever while the broker is away, and `stop()` may hang or raise CancelledError: both are bounded.
+* A consumer may stop reading, or never come into its group, and say nothing of it. So one that has heard nothing from a
+  broker for twice the rebalance timeout is replaced by another.
 """
 
 import asyncio
@@ -18,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
@@ -44,6 +47,9 @@ _SILENCE = 10.0
 """Seconds without room after which the partitions are paused and the broker is shown that we are alive."""
 
 
+log = structlog.get_logger(__name__)
+
+
 class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     """The records of one topic, read as a member of the consumer group."""
 
@@ -55,7 +61,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settled = asyncio.Event()
         self._owner: Owner
         self._failure: Exception | None = None
-        self._polled = time.monotonic()
+        self._polled = self._heard = time.monotonic()
+        self._newest = 0
         self._paused = False
 
     @asynccontextmanager
@@ -63,7 +70,16 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         """As `pipeline.Source.opened`."""
         self._owner = owner
         read_any_header_name()
-        self._consumer = AIOKafkaConsumer(
+        self._consumer = self._made()
+        try:
+            await self._joined(self._consumer)
+            yield
+        finally:
+            self._settled.clear()
+            await _ended(self._consumer)
+
+    def _made(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
             **connection(self._kafka),
             group_id=self._kafka.group_id,
             enable_auto_commit=False,
@@ -75,20 +91,20 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             isolation_level="read_committed",  # what a producer took back is not a document
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
         )
-        try:
-            await started(self._consumer, self._kafka)
-            await self._look_for_the_topic()
-            self._consumer.subscribe([self._topic], listener=self)
-            yield
-        finally:
-            self._settled.clear()
-            await stopped(self._consumer.stop, self._consumer._client.close)  # noqa: SLF001  see the module's note
+
+    async def _joined(self, consumer: AIOKafkaConsumer) -> None:
+        await started(consumer, self._kafka)
+        await self._look_for_the_topic(consumer)
+        consumer.subscribe([self._topic], listener=self)
 
     async def poll(self, room: Room, timeout: float) -> list[Record]:
         """As `pipeline.Source.poll`; a topic has no end."""
         if self._failure is not None:
             raise self._failure
         try:
+            if self._is_deaf() and not await self._is_replaced():
+                await asyncio.sleep(timeout)
+                return []
             if not await self._is_settled(timeout):
                 return []
             if not room.documents:
@@ -104,6 +120,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Unavailable(f"topic {self._topic}: the broker gave no records: {error!r}") from None
         if not self._settled.is_set():
             return []
+        self._listen()
         return [
             Record(Position(topic, number, record.offset), record.timestamp, record.key, record.value, record.headers)
             for (topic, number), records in found.items()
@@ -149,10 +166,36 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         self._paused = False
         self._settled.set()
 
-    async def _look_for_the_topic(self) -> None:
+    def _listen(self) -> None:
+        """Take note of when a broker last answered a fetch, if only to say that there is nothing new."""
+        told = [self._consumer.last_poll_timestamp(tp) or 0 for tp in self._consumer.assignment()]
+        newest = max(told, default=self._newest + 1)  # without partitions there is nothing to hear
+        if newest > self._newest:
+            self._newest, self._heard = newest, time.monotonic()
+
+    def _is_deaf(self) -> bool:
+        return time.monotonic() - self._heard > 2 * self._kafka.rebalance_timeout
+
+    async def _is_replaced(self) -> bool:
+        """Go on with another consumer, if a broker is there for it."""
+        log.warning("consumer_replaced", topic=self._topic, silent_for=round(time.monotonic() - self._heard))
+        if self._settled.is_set():
+            await self.on_partitions_revoked(self._consumer.assignment())
+        await _ended(self._consumer)
+        consumer = self._made()
+        try:
+            await self._joined(consumer)
+        except Unavailable as error:
+            log.warning("reading_waits", topic=self._topic, reason=str(error))
+            await _ended(consumer)
+            return False
+        self._consumer, self._heard = consumer, time.monotonic()
+        return True
+
+    async def _look_for_the_topic(self, consumer: AIOKafkaConsumer) -> None:
         """Raises Misconfigured where there is none: a member of the group would wait for it in silence."""
         try:
-            there = await self._consumer.topics()
+            there = await consumer.topics()
         except KafkaError as error:
             raise Unavailable(f"kafka.bootstrap_servers: no broker says which topics there are: {error!r}") from None
         if self._topic not in there:
@@ -183,6 +226,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._settled.is_set()
 
     async def _show_life(self) -> None:
+        self._heard = time.monotonic()  # nothing is fetched, so nothing is to be heard
         if time.monotonic() - self._polled > _SILENCE:
             self._consumer.pause(*self._consumer.assignment())
             self._paused = True
@@ -192,6 +236,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._paused:
             self._consumer.resume(*self._consumer.paused())
             self._paused = False
+
+
+async def _ended(consumer: AIOKafkaConsumer) -> None:
+    await stopped(consumer.stop, consumer._client.close)  # noqa: SLF001  see the module's note
 
 
 async def missing_topics(kafka: settings.Kafka, topics: Iterable[str]) -> list[str]:

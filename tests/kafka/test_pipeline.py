@@ -2,17 +2,20 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from service import accounts, settings
 from service.errors import Misconfigured, Unavailable
 from service.offsets import Mark
+from service.streams.kafka import KafkaSource
 from service.telemetry import Telemetry
 from tests.kafka import topics
-from tests.kafka.tickets import MAKE_TOPIC, PATIENCE, Tickets, Words, running, until
+from tests.kafka.tickets import MAKE_TOPIC, PATIENCE, Tickets, Words, account, running, until
 from tests.kafka.topics import read
 from tests.kafka.workers import small_model
 
@@ -210,3 +213,25 @@ async def test_the_embedded_model_answers(bootstrap: str, topic: MAKE_TOPIC, tmp
     assert len(results) == 100
     copies = [orjson.loads(each.value or b"")["id"] for each in read(bootstrap, access)]
     assert sorted(map(int, copies)) == list(range(0, 100, 2))
+
+
+@pytest.mark.parametrize(
+    "gets_stuck",
+    [lambda source: source._consumer._fetcher._fetch_task.cancel(), lambda source: source._settled.clear()],
+    ids=["reading", "rebalancing"],
+)
+async def test_a_consumer_that_hears_nothing_any_more_is_replaced(
+    bootstrap: str, topic: MAKE_TOPIC, delivery: str, gets_stuck: Callable[[KafkaSource], object]
+) -> None:
+    tickets = Tickets(bootstrap, topic, delivery=delivery, kafka={"rebalance_timeout": 1.0})
+    words, telemetry = Words(), Telemetry()
+    source = tickets.source(telemetry)
+    tickets.fill([topics.document(number) for number in range(100)])
+    with capture_logs() as log:
+        async with tickets.running(account(words, telemetry), telemetry, source):
+            await tickets.are_done()
+            gets_stuck(source)
+            tickets.fill([topics.document(number) for number in range(100, 200)])
+            await tickets.are_done()
+    assert [line["topic"] for line in log if line["event"] == "consumer_replaced"][:1] == [tickets.stream.input]
+    assert topics.counted(tickets.results()).total() == len(topics.counted(tickets.results())) == 200

@@ -61,9 +61,9 @@ class Tickets:
     """A stream of tickets: its topics and its settings."""
 
     def __init__(self, bootstrap: str, topic: MAKE_TOPIC, **changed: Any) -> None:
-        partitions = changed.pop("partitions", 3)
+        partitions, connection = changed.pop("partitions", 3), changed.pop("kafka", {})
         self.kafka = settings.Kafka(
-            bootstrap_servers=bootstrap, group_id=topic(), session_timeout=1.5, fetch_max_wait=0.1
+            bootstrap_servers=bootstrap, group_id=topic(), session_timeout=1.5, fetch_max_wait=0.1, **connection
         )
         self.stream = settings.Stream.model_validate(
             {
@@ -108,11 +108,12 @@ class Tickets:
         return KafkaSource(self.kafka, self.stream.input)
 
     @asynccontextmanager
-    async def running(self, account: Account, telemetry: Telemetry) -> AsyncIterator[asyncio.Event]:
+    async def running(
+        self, account: Account, telemetry: Telemetry, source: KafkaSource | None = None
+    ) -> AsyncIterator[asyncio.Event]:
         """A worker of this process; gives what stops it, which the end of the block does, too."""
-        stop = asyncio.Event()
+        stop, source = asyncio.Event(), source or self.source(telemetry)
         async with producing(self.kafka, telemetry) as sink, asyncio.timeout(PATIENCE), asyncio.TaskGroup() as workers:
-            source = self.source(telemetry)
             dispatcher = Dispatcher([account])
             workers.create_task(pipeline.run(self.stream, source, sink, dispatcher, telemetry=telemetry, stop=stop))
             yield stop
