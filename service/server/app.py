@@ -32,7 +32,10 @@ from service.errors import Misconfigured, Unavailable
 from service.server import (
     azure_language,
     azure_language_2021,
+    azure_language_2021_runtime,
     azure_language_authoring,
+    azure_language_tasks,
+    azure_language_trainings,
     comprehend,
     comprehend_classifiers,
     comprehend_endpoints,
@@ -208,15 +211,15 @@ def make_jobs(
 ) -> Jobs:
     """The jobs of every API: what each kind is, and which of them train."""
     works: dict[str, Work] = {
-        azure_language.KIND: partial(azure_language.classify, backend=backend),
-        azure_language_2021.ANALYSIS: partial(azure_language_2021.analyze, backend=backend),
+        azure_language.KIND: partial(azure_language_tasks.classify, backend=backend),
+        azure_language_2021_runtime.KIND: partial(azure_language_2021_runtime.analyze, backend=backend),
         content_safety_categories.DELETION: partial(content_safety_categories.delete, backend=backend),
         content_understanding.KIND: partial(content_understanding.classify, backend=backend),
         content_understanding_analyzers.KIND: partial(content_understanding_analyzers.analyze, backend=backend),
     }
     trainings: dict[str, Work] = {
-        azure_language_authoring.TRAINING: partial(azure_language_authoring.learn, backend=backend),
-        azure_language_2021.TRAINING: partial(azure_language_2021.learn, backend=backend),
+        azure_language_trainings.KIND: partial(azure_language_trainings.learn, backend=backend),
+        azure_language_2021.KIND: partial(azure_language_2021.learn, backend=backend),
         comprehend_classifiers.KIND: partial(comprehend_classifiers.train, backend=backend, s3=backend.s3),
         comprehend_jobs.KIND: partial(comprehend_jobs.classify, backend=backend, s3=backend.s3),
         content_safety_categories.BUILD: partial(content_safety_categories.build, backend=backend),
@@ -229,7 +232,8 @@ def apis(backend: Backend, jobs: Jobs, gateway: Gateway, aws_keys: Mapping[str, 
     return [
         *azure_language.Runtime(backend, jobs).routes(gateway),
         *azure_language_authoring.Authoring(backend, jobs).routes(gateway),
-        *azure_language_2021.Previews(backend, jobs).routes(gateway),
+        *azure_language_2021.Authoring(backend, jobs).routes(gateway),
+        *azure_language_2021_runtime.Runtimes(backend, jobs).routes(gateway),
         *ContentSafety(backend, jobs).routes(gateway),
         *content_understanding.Classifiers(backend, jobs).routes(gateway),
         *content_understanding_analyzers.Analyzers(backend, jobs).routes(gateway),

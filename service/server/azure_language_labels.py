@@ -3,8 +3,14 @@
 A labels file says which document (a blob of the project's container) is of which classes. In 2021 it was
 `{"classifiers": […], "documents": [{"location", "classifiers": [{"classifierName"}]}]}`; since 2022 it is the `assets`
 of an exported project, `{"classes": […], "documents": [{"location", "class" or "classes", "dataset"}]}`.
+
+A document is a `.txt` in the root of its container, without spaces in its name; a class has up to 50 characters, none
+of them of `:$&%*()+~#/?`. Both are documented, and looked at when a labels file is; how many there are of either is
+looked at when a training begins.
 """
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +23,6 @@ from service.server.containers import BlobMissing
 from service.server.training import Learnt, TrainingFailed, learn
 
 FEWEST_DOCUMENTS = 10
-MOST_DOCUMENTS = 100_000
 MOST_CLASSES = 200
 MOST_CHARACTERS = 128_000
 TASKS: Mapping[str, Task] = {
@@ -31,6 +36,19 @@ TASKS: Mapping[str, Task] = {
 
 class LabelsError(Exception):
     """A labels file cannot be used; the message says what to mend."""
+
+
+class Limits(NamedTuple):
+    """How much there is to be in what is learnt from, in one of the eras."""
+
+    most_documents: int
+    fewest_classes: int
+    fewest_of_each: int
+
+
+OF_2021, OF_TODAY = Limits(1_000_000, 2, 10), Limits(100_000, 1, 1)
+_LOCATION = re.compile(r"[^\s/\\]+\.txt", re.IGNORECASE)
+_CLASS = re.compile(r"[^:$&%*()+~#/?]{1,50}")
 
 
 class Labelled(NamedTuple):
@@ -88,13 +106,17 @@ def from_assets(assets: Mapping[str, Any]) -> list[Labelled]:
         raise LabelsError("assets.documents are not those of a project of custom classification") from None
 
 
-def check(documents: Sequence[Labelled], task: Task) -> None:
+def check(documents: Sequence[Labelled], task: Task, limits: Limits) -> None:
     """See that there is something to learn from; raises `LabelsError`."""
-    if not FEWEST_DOCUMENTS <= len(documents) <= MOST_DOCUMENTS:
-        raise LabelsError(f"{len(documents)} documents are labelled; it takes {FEWEST_DOCUMENTS} to {MOST_DOCUMENTS:,}")
-    classes = {name for one in documents for name in one.classes}
-    if not 1 <= len(classes) <= MOST_CLASSES:
-        raise LabelsError(f"there are {len(classes)} classes; it takes 1 to {MOST_CLASSES}")
+    if not FEWEST_DOCUMENTS <= len(documents) <= limits.most_documents:
+        takes = f"it takes {FEWEST_DOCUMENTS} to {limits.most_documents:,}"
+        raise LabelsError(f"{len(documents)} documents are labelled; {takes}")
+    classes = Counter(name for one in documents for name in one.classes)
+    if not limits.fewest_classes <= len(classes) <= MOST_CLASSES:
+        raise LabelsError(f"there are {len(classes)} classes; it takes {limits.fewest_classes} to {MOST_CLASSES}")
+    name, count = min(classes.items(), key=lambda one: one[1])
+    if count < limits.fewest_of_each:
+        raise LabelsError(f"class {name!r} has {count} documents; it takes {limits.fewest_of_each}")
     if task == "single_label":
         several = next((one.location for one in documents if len(one.classes) != 1), None)
         if several is not None:
@@ -102,14 +124,21 @@ def check(documents: Sequence[Labelled], task: Task) -> None:
 
 
 def train(
-    backend: Backend, container: str, documents: Sequence[Labelled], task: Task, *, name: str, testing: float | None
+    backend: Backend,
+    container: str,
+    documents: Sequence[Labelled],
+    task: Task,
+    *,
+    name: str,
+    testing: float | None,
+    limits: Limits = OF_TODAY,
 ) -> Trained:
     """Learn from the documents of a container; for threads.
 
     `testing` is the share, 0 to 1, of training documents that are set aside to test on, at even distances; None tests
     on those whose dataset is `Test`. Raises `LabelsError` and `TrainingFailed`.
     """
-    check(documents, task)
+    check(documents, task, limits)
     kept, aside = _split(documents, testing)
     rows = [_example(backend, container, one) for one in kept]
     tests = [_example(backend, container, one) for one in aside]
@@ -130,7 +159,11 @@ def train(
 def _labelled(location: object, language: object, classes: Sequence[object], dataset: object) -> Labelled:
     if not isinstance(location, str) or not all(isinstance(name, str) and name for name in classes):
         raise TypeError(location)
+    if not _LOCATION.fullmatch(location):
+        raise LabelsError(f"{location!r} is not the name of a .txt in the root of the container, without spaces")
     names = tuple(sorted({str(name) for name in classes}))
+    if (bad := next((name for name in names if not _CLASS.fullmatch(name)), None)) is not None:
+        raise LabelsError(f"{bad!r} is no name of a class: that is up to 50 characters, and none of :$&%*()+~#/?")
     return Labelled(
         location, language if isinstance(language, str) else None, names, "Test" if dataset == "Test" else "Train"
     )

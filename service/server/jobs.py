@@ -167,6 +167,8 @@ class Jobs:
 
     async def find(self, kind: str, job_id: str) -> Job | None:
         """A job by its id, unless it has expired."""
+        if not job_id.isascii():  # as none is; and half a surrogate pair would be an error of the store's
+            return None
         job = self._live.get(job_id) or self._young.get(job_id) or await self._store.find(job_id)
         return job if job and job.kind == kind and self.clock() < job.expires else None
 

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from service.model.classifier import Classifier
-from service.server.azure_language import LANGUAGES, VERSIONS
+from service.server.azure_language import VERSIONS
+from service.server.azure_language_requests import LANGUAGES
 from tests.server.conftest import BILLING, CRASH, JOBS, VERSION, Serve, Server, submission
 
 GREETING = "good morning"

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.server import azure_language_2021 as authoring
 from tests.server.conftest import BILLING, CRASH, MULTI, SINGLE, Serve, Server
 
 P = "/language/text/authoring/v1.0-preview.2/projects"
@@ -23,12 +24,10 @@ PROJECT = {
 }
 
 
-@pytest.fixture
-def container(tmp_path: Path) -> str:
+def labelled(folder: Path) -> Path:
     """A container with labelled documents: many labels in myLabels.json, one each in single.json."""
-    folder = tmp_path / "container"
-    folder.mkdir()
-    for file, rows in (("myLabels.json", MULTI), ("single.json", SINGLE)):
+    folder.mkdir(exist_ok=True)
+    for file, rows in (("myLabels.json", MULTI), ("single.json", SINGLE * 3)):
         documents = []
         for number, row in enumerate(rows):
             location = f"{file}-{number}.txt"
@@ -38,7 +37,12 @@ def container(tmp_path: Path) -> str:
         names = sorted({label for row in rows for label in row.labels})
         labels = {"classifiers": [{"name": name} for name in names], "documents": documents}
         (folder / file).write_text(json.dumps(labels), encoding="utf-8")
-    return f"MyContainer={folder}"
+    return folder
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> str:
+    return f"MyContainer={labelled(tmp_path / 'container')}"
 
 
 async def until(server: Server, where: str, pending: set[str]) -> dict[str, Any]:
@@ -190,6 +194,71 @@ async def test_trainings_that_cannot_be_done_say_why(serve: Serve, container: st
         assert failed["tasks"][0]["error"]["code"] == "InvalidArgument"
 
 
+async def test_a_project_trains_one_model_at_a_time_and_gives_it_up_when_it_is_deleted(
+    serve: Serve, container: str
+) -> None:
+    model = {"tasks": [{"trainingModelName": "m"}]}
+    async with serve(containers=[container], works=False) as server:
+        await server.client.post(P, json=PROJECT)
+        assert (await server.client.post(f"{P}/MyProject/train", json=model)).status_code == 202
+        second = await server.client.post(f"{P}/MyProject/train", json=model)
+        assert (second.status_code, second.json()["error"]["code"]) == (409, "Conflict")
+        assert (await server.client.delete(f"{P}/MyProject")).status_code == 204
+        assert server.jobs.statistics().waiting == 0
+
+
+async def test_there_is_an_end_to_projects_and_models(
+    serve: Serve, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (authoring.MOST_PROJECTS, authoring.MOST_MODELS) == (500, 10)
+    monkeypatch.setattr(authoring, "MOST_PROJECTS", 1)
+    monkeypatch.setattr(authoring, "MOST_MODELS", 1)
+    async with serve(containers=[container]) as server:
+        await published(server)
+        for one_more in (
+            await server.client.post(P, json={**PROJECT, "name": "second"}),
+            await server.client.post(f"{P}/MyProject/train", json={"tasks": [{"trainingModelName": "m"}]}),
+        ):
+            assert (one_more.status_code, one_more.json()["error"]["code"]) == (400, "QuotaExceeded")
+        again = {"tasks": [{"trainingModelName": "MyModel"}]}
+        assert (await server.client.post(f"{P}/MyProject/train", json=again)).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("a",)] * 9, "9 documents are labelled"),
+        ([("a",)] * 20, "there are 1 classes; it takes 2 to 200"),
+        ([("a",)] * 20 + [("b",)] * 9, "class 'b' has 9 documents; it takes 10"),
+    ],
+)
+async def test_there_are_ten_documents_of_two_classes_at_least(
+    serve: Serve, tmp_path: Path, rows: list[tuple[str, ...]], said: str
+) -> None:
+    documents = [
+        {"location": f"{number}.txt", "classifiers": [{"classifierName": name} for name in names]}
+        for number, names in enumerate(rows)
+    ]
+    (tmp_path / "myLabels.json").write_text(json.dumps({"documents": documents}), encoding="utf-8")
+    async with serve(containers=[f"MyContainer={tmp_path}"]) as server:
+        assert (await server.client.post(P, json=PROJECT)).status_code == 201
+        begun = await server.client.post(f"{P}/MyProject/train", json={"tasks": [{"trainingModelName": "m"}]})
+        failed = await until(server, begun.headers["location"], {"notStarted", "inProgress"})
+    assert failed["errors"][0]["message"].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "rate"),
+    [("POST", P, 10), ("GET", f"{P}/p/evaluation", 100), ("GET", f"{FIRST}/analyze/jobs/x", 1_000)],
+)
+async def test_documented_rates_are_kept_where_asked_for(serve: Serve, method: str, path: str, rate: int) -> None:
+    async with serve(documented_rates=True) as server:
+        answers = [await server.client.request(method, path) for _ in range(rate + 1)]
+    assert 429 not in {one.status_code for one in answers[:-1]}
+    assert answers[-1].status_code == 429
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+
+
 async def test_what_was_published_survives_a_restart(serve: Serve, container: str) -> None:
     async with serve(containers=[container]) as server:
         model_id = await published(server)
@@ -218,6 +287,9 @@ async def test_requests_that_make_no_sense_are_refused(serve: Serve, container: 
             (400, await create(name="b", labelsLocation="nowhere.json")),
             (400, await create(name="b", labelsLocation="myLabels.json-0.txt")),
             (400, await create(name="b", storageInputContainerName="theirs")),
+            (400, await create(name="b", multiLingual="no")),
+            (400, await create(name="b", description=["x"])),
+            (400, await client.post(f"{FIRST}/analyze", json={**analyze, "tasks": unknown, "displayName": {}})),
             (400, await client.post(P, content=b"{")),
             (404, await client.post(f"{P}/nobody/train", json={"tasks": [{"trainingModelName": "m"}]})),
             (400, await client.post(f"{P}/MyProject/train", json={"tasks": []})),

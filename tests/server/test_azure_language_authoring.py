@@ -5,10 +5,14 @@ from typing import Any
 import httpx
 import pytest
 
+from service.server import azure_language_deployments as deployments
+from service.server import azure_language_records as records
+from service.server import azure_language_trainings as trainings
 from tests.server.conftest import BILLING, MULTI, SINGLE, Serve, Server, submission
 
 BASE = "/language/authoring/analyze-text/projects"
 VERSION = {"api-version": "2023-04-01"}
+JOB = "/language/analyze-text/jobs/00000000-0000-0000-0000-000000000000"
 PROJECT = {
     "projectKind": "CustomMultiLabelClassification",
     "storageInputContainerName": "c",
@@ -19,15 +23,19 @@ PROJECT = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "container"
-    folder.mkdir()
+def labelled(folder: Path) -> Path:
+    """A container with the documents that `exported` labels."""
+    folder.mkdir(exist_ok=True)
     for number, row in enumerate(MULTI):
         (folder / f"{number}.txt").write_text(row.text, encoding="utf-8")
     for number, row in enumerate(SINGLE * 3):
         (folder / f"single-{number}.txt").write_text(row.text, encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return labelled(tmp_path / "container")
 
 
 @pytest.fixture
@@ -197,11 +205,116 @@ async def test_a_document_that_is_missing_fails_the_training_by_its_name(serve_i
         assert "0.txt" in failed["errors"][0]["message"]
 
 
-async def test_documented_rates_are_kept_where_asked_for(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "rate"), [("PATCH", f"{BASE}/p", 10), ("GET", f"{BASE}/p", 100), ("GET", JOB, 1_000)]
+)
+async def test_documented_rates_are_kept_where_asked_for(serve: Serve, method: str, path: str, rate: int) -> None:
     async with serve(documented_rates=True) as server:
-        answers = [await ask(server, "PATCH", f"/p{n}", {**PROJECT, "projectName": f"p{n}"}) for n in range(11)]
-    assert [one.status_code for one in answers] == [201] * 10 + [429]
-    assert int(answers[-1].headers["retry-after"]) > 0
+        answers = [await server.client.request(method, path, params=VERSION, json=PROJECT) for _ in range(rate + 1)]
+    assert 429 not in {one.status_code for one in answers[:-1]}
+    assert (answers[-1].status_code, answers[-1].json()["error"]["code"]) == (429, "429")
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+
+
+async def test_there_is_an_end_to_projects_models_and_deployments(
+    serve_it: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room, name in ((records, "PROJECTS"), (trainings, "MODELS"), (deployments, "DEPLOYMENTS")):
+        documented = {"PROJECTS": 500, "MODELS": 10, "DEPLOYMENTS": 10}[name]
+        assert getattr(room, f"MOST_{name}") == documented
+        monkeypatch.setattr(room, f"MOST_{name}", 1)
+    async with serve_it() as server:
+        await trained(server, "m1")
+        await ended(server, await ask(server, "PUT", "/p/deployments/d", {"trainedModelLabel": "m1"}))
+        second = exported(metadata={**PROJECT, "projectName": "q"})
+        for one_more in (
+            await ask(server, "PATCH", "/q", {**PROJECT, "projectName": "q"}),
+            await ask(server, "POST", "/q/:import", second),
+            await ask(server, "POST", "/p/:train", {"modelLabel": "m2"}),
+            await ask(server, "PUT", "/p/deployments/e", {"trainedModelLabel": "m1"}),
+        ):
+            error = one_more.json()["error"]
+            found = (one_more.status_code, error["code"], error["innererror"]["code"])
+            assert found == (400, "InvalidRequest", "QuotaExceeded")
+        for as_before in (
+            await ask(server, "PATCH", "/p", {"description": "other"}),
+            await ask(server, "POST", "/p/:train", {"modelLabel": "m1"}),
+            await ask(server, "PUT", "/p/deployments/d", {"trainedModelLabel": "m1"}),
+        ):
+            assert as_before.is_success, as_before.text
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"location": "a b.txt"},
+        {"location": "folder/a.txt"},
+        {"location": "a.pdf"},
+        {"classes": [{"category": "x" * 51}]},
+        *({"classes": [{"category": f"a{mark}b"}]} for mark in ":$&%*()+~#/?"),
+    ],
+)
+async def test_documents_and_classes_have_names_as_documented(server: Server, changed: dict[str, Any]) -> None:
+    given = exported()
+    given["assets"]["documents"][0] |= {"classes": [{"category": "Ünïted, [x] !"}]}
+    assert (await ask(server, "POST", "/p/:import", given)).status_code == 202
+    given["assets"]["documents"][0] |= changed
+    refused = await ask(server, "POST", "/p/:import", given)
+    assert (refused.status_code, refused.json()["error"]["innererror"]["code"]) == (400, "InvalidParameterValue")
+
+
+async def test_a_model_gives_the_labels_back_that_it_was_trained_on(serve_it: Any) -> None:
+    async with serve_it() as server:
+        await trained(server)
+        given, fewer = exported(), exported()
+        fewer["assets"]["documents"] = fewer["assets"]["documents"][:3]
+
+        async def labels(**query: str) -> list[Any]:
+            asked = await ask(server, "POST", "/p/:export", stringIndexType="Utf16CodeUnit", **query)
+            job = await ended(server, asked)
+            found: list[Any] = (await server.client.get(job["resultUrl"])).json()["assets"]["documents"]
+            return found
+
+        await ended(server, await ask(server, "POST", "/p/:import", fewer))
+        assert await labels() == fewer["assets"]["documents"]
+        assert await labels(trainedModelLabel="m1") == given["assets"]["documents"]
+        assert (await ask(server, "GET", "/p/models/m1")).json()["hasSnapshot"] is True
+        loaded = await ask(server, "POST", "/p/models/m1/:load-snapshot")
+        assert "/p/models/m1/load-snapshot/jobs/" in loaded.headers["operation-location"]
+        assert (await ended(server, loaded))["status"] == "succeeded"
+        assert await labels() == given["assets"]["documents"]
+
+
+async def test_a_project_that_is_deleted_gives_its_training_up_and_leaves_nothing(serve_it: Any) -> None:
+    async with serve_it(works=False) as server:
+        await ask(server, "POST", "/p/:import", exported())
+        await ask(server, "POST", "/p/:train", {"modelLabel": "m"})
+        await ask(server, "DELETE", "/p")
+        assert server.jobs.statistics().waiting == 0
+    async with serve_it() as server:
+        await server.idle()
+        await ask(server, "PATCH", "/p", PROJECT)
+        assert (await ask(server, "GET", "/p/models")).json() == {"value": []}
+
+
+async def test_a_project_tells_when_it_was_trained_and_deployed(serve_it: Any) -> None:
+    async with serve_it() as server:
+        await ended(server, await ask(server, "POST", "/p/:import", exported()))
+        assert not {"lastTrainedDateTime", "lastDeployedDateTime"} & (await ask(server, "GET", "/p")).json().keys()
+        await trained(server)
+        await ended(server, await ask(server, "PUT", "/p/deployments/d", {"trainedModelLabel": "m1"}))
+        shown = (await ask(server, "GET", "/p")).json()
+        deployed = (await ask(server, "GET", "/p/deployments/d")).json()
+        for when in ("lastTrainedDateTime", "lastDeployedDateTime"):
+            assert shown[when] == deployed[when]
+
+
+async def test_an_operation_is_known_where_it_happened(server: Server) -> None:
+    await ask(server, "POST", "/p/:import", exported())
+    gone = (await ask(server, "DELETE", "/p")).headers["operation-location"]
+    elsewhere = gone.replace("/global/deletion-jobs/", "/p/import/jobs/")
+    assert (await server.client.get(gone)).status_code == 200
+    assert (await server.client.get(elsewhere)).status_code == 404
 
 
 async def test_requests_that_make_no_sense_are_refused(serve_it: Any) -> None:
@@ -210,6 +323,9 @@ async def test_requests_that_make_no_sense_are_refused(serve_it: Any) -> None:
         bad = exported()
         bad["assets"]["documents"][0] = {"location": 1}
         options = {"kind": "percentage", "trainingSplitPercentage": 80, "testingSplitPercentage": 30}
+        of_another_kind = exported()
+        of_another_kind["assets"]["projectKind"] = "CustomSingleLabelClassification"
+        swapped = {"firstDeploymentName": "a", "secondDeploymentName": "b"}
         for status, response in (
             (400, await ask(server, "PATCH", "/a b", PROJECT)),
             (400, await ask(server, "PATCH", "/q", {**PROJECT, "projectName": "other"})),
@@ -224,7 +340,17 @@ async def test_requests_that_make_no_sense_are_refused(serve_it: Any) -> None:
             (400, await ask(server, "POST", "/p/:train", {"modelLabel": "m", "evaluationOptions": options})),
             (404, await ask(server, "POST", "/nobody/:train", {"modelLabel": "m"})),
             (404, await ask(server, "PUT", "/p/deployments/d", {"trainedModelLabel": "m"})),
-            (404, await ask(server, "POST", "/p/deployments/:swap", {})),
+            (400, await ask(server, "PUT", "/p/deployments/d", {"trainedModelLabel": 1})),
+            (400, await ask(server, "PUT", "/p/deployments/d d", {"trainedModelLabel": "m"})),
+            (400, await ask(server, "POST", "/p/deployments/:swap", {})),
+            (404, await ask(server, "POST", "/p/deployments/:swap", swapped)),
+            (404, await ask(server, "POST", "/p/models/m/:load-snapshot")),
+            (404, await ask(server, "POST", "/p/:export", stringIndexType="Utf16CodeUnit", trainedModelLabel="m")),
+            (400, await ask(server, "POST", "/p/:export", stringIndexType="Bytes")),
+            (400, await ask(server, "POST", "/p/:import", of_another_kind)),
+            (400, await ask(server, "POST", "/p/:train", {"modelLabel": "m", "trainingConfigVersion": ["latest"]})),
+            (400, await ask(server, "POST", "/p/:train", {"modelLabel": "m", "evaluationOptions": {"kind": [1]}})),
+            (400, await ask(server, "GET", "", maxpagesize="0")),
             (404, await ask(server, "GET", "/p/models/m")),
             (404, await ask(server, "GET", "/p/import/jobs/x")),
             (404, await ask(server, "GET", "/p/train/jobs/x")),
