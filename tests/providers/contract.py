@@ -1,7 +1,8 @@
 """What every provider has to keep, whatever is behind it: a suite for each kind, given a harness.
 
-`ProviderContract` is for all of them, `RemoteContract` for those that ask over HTTP, and `JobContract` for those, of
-these, that answer through jobs. What each API says in its own words, a harness knows.
+`ProviderContract` is for all of them, `RemoteContract` for those that ask over HTTP, `JobContract` for those, of these,
+that answer through jobs, and `LocatedJobContract` where a job is known by a URL. What each API says in its own words, a
+harness knows.
 """
 
 import re
@@ -121,6 +122,9 @@ class RemoteHarness(Harness, Protocol):
 class JobHarness(RemoteHarness, Protocol):
     """A provider whose API works through jobs."""
 
+    gone: Sequence[Reply]
+    """How the API says that it does not know a job, or not any more."""
+
     def submitted(self) -> Reply:
         """What the API answers to a job that is handed in."""
         ...
@@ -168,6 +172,13 @@ class ProviderContract:
             outcomes = await answer(provider, call)
             assert len(outcomes) == len(call)
             assert expected is None or outcomes == list(expected)
+
+    async def test_documents_of_one_id_are_answered_each_for_itself(self, harness: Harness) -> None:
+        documents = [document(text, number)._replace(id="T-0") for number, text in enumerate(TEXTS[:3])]
+        size = harness.provider.documents_per_call
+        for call in (documents[start : start + size] for start in range(0, len(documents), size)):
+            expected = harness.will_answer(call)
+            assert await answer(harness.provider, call) == expected
 
     async def test_a_full_call_is_answered_in_order(self, harness: Harness) -> None:
         documents = [document(f"text {number}", number) for number in range(harness.provider.documents_per_call)]
@@ -340,10 +351,10 @@ class JobContract(RemoteContract):
         with pytest.raises(JobLost, match="job_deadline"):
             await follow(jobbing(harness), [document()], PollTimes(0.002), 0.0, lambda _: None)
 
-    @pytest.mark.parametrize("reply", [Reply(404), Reply(404, {"error": {"code": "NotFound"}}), Reply(410)])
-    async def test_a_job_that_expired_or_is_unknown_is_lost(self, reply: Reply, harness: JobHarness) -> None:
-        harness.replay.answer(harness.submitted(), reply)
-        assert type(await failure(harness.provider)) is JobLost
+    async def test_a_job_that_expired_or_is_unknown_is_lost(self, harness: JobHarness) -> None:
+        for reply in harness.gone:
+            harness.replay.answer(harness.submitted(), reply)
+            assert type(await failure(harness.provider)) is JobLost
 
     @pytest.mark.parametrize("status", ["failed", "Failed", "cancelled", "Canceled"])
     async def test_a_job_that_ends_without_results_is_lost(self, status: str, harness: JobHarness) -> None:
@@ -375,6 +386,15 @@ class JobContract(RemoteContract):
                 setbacks.append(error)
         assert (outcomes, len(setbacks)) == (expected, 1)
 
+    async def test_a_job_can_be_given_up(self, harness: JobHarness) -> None:
+        harness.replay.answer(harness.submitted(), *harness.cancelled())
+        provider = jobbing(harness)
+        await provider.cancel(await provider.submit([document()]))
+
+
+class LocatedJobContract(JobContract):
+    """Subclass it with a fixture `harness`."""
+
     async def test_a_job_at_another_address_is_lost_and_nobody_is_asked(self, harness: JobHarness) -> None:
         async with bystander() as (other, heard):
             for ask in (
@@ -384,11 +404,6 @@ class JobContract(RemoteContract):
                 with pytest.raises(JobLost):
                     await ask
             assert not heard
-
-    async def test_a_job_can_be_given_up(self, harness: JobHarness) -> None:
-        harness.replay.answer(harness.submitted(), *harness.cancelled())
-        provider = jobbing(harness)
-        await provider.cancel(await provider.submit([document()]))
 
 
 def jobbing(harness: JobHarness) -> JobbingProvider:

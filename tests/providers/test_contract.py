@@ -19,7 +19,7 @@ from service.providers.local import Local
 from service.transport import PacedClient
 from tests.commands import small_model
 from tests.providers.conftest import Replay, Reply
-from tests.providers.contract import WAITS, JobContract, Provider, ProviderContract, RemoteContract
+from tests.providers.contract import WAITS, LocatedJobContract, Provider, ProviderContract, RemoteContract
 
 KEY = "4n4zur3k3yth4t1sn0tt0b3s33n"
 ACCOUNT: TypeAdapter[settings.Account] = TypeAdapter(settings.Account)
@@ -168,6 +168,7 @@ class Azure:
         ({"Retry-After": "Sat, 21 Nov 2026 09:01:30 GMT", "Date": "Sat, 21 Nov 2026 09:00:00 GMT"}, 90.0),
         ({"retry-after-ms": "250", "Retry-After": "1"}, 0.25),
     )
+    gone = (Reply(404), Reply(404, {"error": {"code": "NotFound"}}), Reply(410))
 
     def __init__(self, api: Api, replay: Replay, http: PacedClient) -> None:
         self._api = api
@@ -217,7 +218,7 @@ def name(api: Api) -> str:
     return f"{api.account['provider']}-{api.jobs or 'calls'}-{api.account.get('api_version', '')}"
 
 
-class TestJobs(JobContract):
+class TestJobs(LocatedJobContract):
     @pytest.fixture(params=[GA, PREVIEW_32, PREVIEW_31, CLASSIFIER, ANALYZER], ids=name)
     def harness(self, request: pytest.FixtureRequest, replay: Replay, http: PacedClient) -> Azure:
         return Azure(request.param, replay, http)
