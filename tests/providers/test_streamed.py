@@ -32,7 +32,10 @@ from tests.providers.test_contract import (
     PREVIEW_31,
     PREVIEW_32,
 )
+from tests.server.conftest import MULTI
 
+LABELLED = MULTI
+"""Documents to which none, one, or two of three classes apply."""
 CONTAINER = "https://contoso.blob.core.windows.net/samples"
 ACCOUNT: TypeAdapter[settings.Account] = TypeAdapter(settings.Account)
 
@@ -64,6 +67,21 @@ def results(sink: MemorySink) -> dict[int, str | None]:
     found = [json.loads(message.value or b"") for message in sink.to("out")]
     assert len(found) == len({each["source"]["offset"] for each in found})
     return {each["source"]["offset"]: (each["best"] or {"name": None})["name"] for each in found}
+
+
+def classes_of(sink: MemorySink) -> dict[int, set[str]]:
+    """The classes of each document, by its offset."""
+    assert not sink.to("dead")
+    found = [json.loads(message.value or b"") for message in sink.to("out")]
+    assert len(found) == len({each["source"]["offset"] for each in found})
+    return {each["source"]["offset"]: {one["name"] for one in each["classes"]} for each in found}
+
+
+def rightly_labelled(found: Mapping[int, set[str]]) -> int:
+    """How many of a thousand documents, those of `LABELLED` in turn, were given exactly the classes that apply."""
+    assert found.keys() == set(range(1_000))
+    assert {len(names) for names in found.values()} >= {0, 1, 2}
+    return sum(names == set(LABELLED[number % len(LABELLED)].labels) for number, names in found.items())
 
 
 class Jobs:
@@ -177,46 +195,64 @@ async def test_a_server_of_ours_answers_a_thousand_documents_of_a_project(versio
     assert sum(right) > 900, Counter(found.values())
 
 
-async def test_a_server_of_ours_answers_a_thousand_documents_of_the_first_preview(tmp_path: Path) -> None:
-    folder, labels = tmp_path / "labelled", []
-    folder.mkdir()
-    for row in rows():
-        (folder / f"{row['id']}.txt").write_text(row["text"], encoding="utf-8")
-        classifiers = [{"classifierName": name} for name in row["labels"]]
-        labels.append({"location": f"{row['id']}.txt", "language": "en-us", "classifiers": classifiers})
-    tree = {"classifiers": [{"name": name} for name in sorted({row["labels"][0] for row in rows()})]}
+async def published(url: str, folder: Path, kind: str, labelled: list[Example]) -> str:
+    """The id of a model that the first preview has trained on these documents, and published."""
+    labels = []
+    for number, row in enumerate(labelled):
+        (folder / f"{number}.txt").write_text(row.text, encoding="utf-8")
+        classifiers = [{"classifierName": name} for name in row.labels]
+        labels.append({"location": f"{number}.txt", "language": "en-us", "classifiers": classifiers})
+    tree = {"classifiers": [{"name": name} for name in sorted({name for row in labelled for name in row.labels})]}
     (folder / "labels.json").write_text(json.dumps({**tree, "documents": labels}), encoding="utf-8")
     project = {
         "name": "desk",
-        "modelType": "SingleClassification",
+        "modelType": kind,
         "multiLingual": False,
         "culture": "en-us",
         "storageInputContainerName": "labelled",
         "labelsLocation": "labels.json",
     }
-    model = {"tasks": [{"trainingModelName": "first"}]}
+    model, path = {"tasks": [{"trainingModelName": "first"}]}, "/language/text/authoring/v1.0-preview.2/projects"
+    async with httpx.AsyncClient(base_url=url, headers={"Ocp-Apim-Subscription-Key": CANARY_KEY}) as http:
+        assert (await http.post(path, json=project)).status_code == 201
+        training = await http.post(f"{path}/desk/train", json=model)
+        while (shown := (await http.get(training.headers["location"])).json())["status"] != "completed":
+            assert shown["status"] in {"notStarted", "inProgress"}, shown
+            await asyncio.sleep(0.05)
+        publishing = await http.post(f"{path}/desk/publish", json=model)
+        model_id: str = (await http.get(publishing.headers["location"])).json()["tasks"][0]["modelId"]
+        return model_id
+
+
+def of_the_first_preview(url: str, model_id: str, task: str) -> dict[str, Any]:
+    named = {"api_version": "v3.1-preview.ct.1", "model_id": model_id, "task": task}
+    return {"provider": "azure_language", "endpoint": url, "key": CANARY_KEY, **named}
+
+
+async def test_a_server_of_ours_answers_a_thousand_documents_of_the_first_preview(tmp_path: Path) -> None:
+    (folder := tmp_path / "labelled").mkdir()
+    labelled = [Example(row["id"], row["text"], tuple(row["labels"])) for row in rows()]
     texts = [f"{rows()[number % len(rows())]['text']} {number}" for number in range(1_000)]
     with serving(tmp_path, small_model(tmp_path / "small"), "--container", f"labelled={folder}") as (url, _):
-        path = "/language/text/authoring/v1.0-preview.2/projects"
-        async with httpx.AsyncClient(base_url=url, headers={"Ocp-Apim-Subscription-Key": CANARY_KEY}) as http:
-            assert (await http.post(path, json=project)).status_code == 201
-            training = await http.post(f"{path}/desk/train", json=model)
-            while (shown := (await http.get(training.headers["location"])).json())["status"] != "completed":
-                assert shown["status"] in {"notStarted", "inProgress"}, shown
-                await asyncio.sleep(0.05)
-            publishing = await http.post(f"{path}/desk/publish", json=model)
-            published = (await http.get(publishing.headers["location"])).json()
-        account = {
-            "provider": "azure_language",
-            "endpoint": url,
-            "key": CANARY_KEY,
-            "api_version": "v3.1-preview.ct.1",
-            "model_id": published["tasks"][0]["modelId"],
-            "task": "single_label",
-        }
-        found = results(await streamed(account, texts))
+        model_id = await published(url, folder, "SingleClassification", labelled)
+        found = results(await streamed(of_the_first_preview(url, model_id, "single_label"), texts))
     right = [found[number] == rows()[number % len(rows())]["labels"][0] for number in range(1_000)]
     assert sum(right) > 900, Counter(found.values())
+
+
+@pytest.mark.parametrize("version", ["2022-05-01", "2023-04-01", "v3.2-preview.2", "v3.1-preview.ct.1"])
+async def test_a_server_of_ours_gives_a_thousand_documents_the_classes_that_apply(version: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "labelled").mkdir()
+    train(LABELLED, task="multi_label", name="topics").save(tmp_path / "topics")
+    texts = [LABELLED[number % len(LABELLED)].text for number in range(1_000)]
+    with serving(tmp_path, tmp_path / "topics", "--container", f"labelled={folder}") as (url, _):
+        if version == "v3.1-preview.ct.1":
+            model_id = await published(url, folder, "MultiClassification", LABELLED)
+            account = of_the_first_preview(url, model_id, "multi_label")
+        else:
+            account = served_account(url, api_version=version, task="multi_label")
+        found = classes_of(await streamed(account, texts))
+    assert rightly_labelled(found) > 900, Counter(map(frozenset, found.values()))
 
 
 async def test_a_server_of_ours_finds_harm_in_a_thousand_documents(tmp_path: Path) -> None:

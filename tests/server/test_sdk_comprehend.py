@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from service.model.examples import Example
-from tests.providers.test_streamed import results, streamed
+from tests.providers.test_streamed import classes_of, results, rightly_labelled, streamed
 from tests.server.conftest import BILLING, CRASH, KEY, MULTI, SINGLE, process
 from tests.server.documents import pdf, word
 
@@ -76,8 +76,9 @@ def comprehend(url: str, secret: str = AWS_SECRET, **more: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, models: Path, s3: tuple[str, Any]) -> Iterator[str]:
-    endpoint = ("--comprehend-endpoint", f"ready={models / 'tickets'}")
-    with served(tmp_path_factory.mktemp("comprehend"), s3[0], *endpoint) as url:
+    endpoints = ("--comprehend-endpoint", f"ready={models / 'tickets'}")
+    endpoints += ("--comprehend-endpoint", f"topics={models / 'topics'}")
+    with served(tmp_path_factory.mktemp("comprehend"), s3[0], *endpoints) as url:
         yield url
 
 
@@ -91,6 +92,17 @@ def client(url: str) -> Iterator[Any]:
 def table(rows: list[Example], delimiter: str = "|") -> bytes:
     lines = (f'"{delimiter.join(row.labels) or "none"}","{row.text}"' for row in rows for _ in range(3))
     return "\r\n".join(lines).encode()
+
+
+def stored_manifest(s3: Any, labelled: list[Example]) -> dict[str, Any]:
+    """How a classifier is told of documents in an augmented manifest, which is put into the bucket."""
+    rows = []
+    for row in labelled:
+        about = {str(n): label for n, label in enumerate(row.labels)}
+        rows.append({"source": row.text, "job": list(map(int, about)), "job-metadata": {"class-map": about}})
+    s3.put_object(Bucket=BUCKET, Key="manifest.jsonl", Body="\n".join(map(json.dumps, rows)).encode())
+    manifests = [{"S3Uri": f"s3://{BUCKET}/manifest.jsonl", "AttributeNames": ["job"]}]
+    return {"DataFormat": "AUGMENTED_MANIFEST", "AugmentedManifests": manifests}
 
 
 def until(ask: Any, wanted: set[str], unwanted: set[str]) -> dict[str, Any]:
@@ -172,15 +184,7 @@ def test_a_classifier_is_trained_put_into_service_asked_and_deleted(client: Any,
 
 
 def test_labels_that_apply_are_learnt_from_a_manifest_and_a_table(client: Any, s3: tuple[str, Any]) -> None:
-    rows = []
-    for row in MULTI:
-        about = {str(n): label for n, label in enumerate(row.labels)}
-        rows.append({"source": row.text, "job": list(map(int, about)), "job-metadata": {"class-map": about}})
-    s3[1].put_object(Bucket=BUCKET, Key="manifest.jsonl", Body="\n".join(map(json.dumps, rows)).encode())
-    manifest = {
-        "DataFormat": "AUGMENTED_MANIFEST",
-        "AugmentedManifests": [{"S3Uri": f"s3://{BUCKET}/manifest.jsonl", "AttributeNames": ["job"]}],
-    }
+    manifest = stored_manifest(s3[1], MULTI)
     s3[1].put_object(Bucket=BUCKET, Key="test.csv", Body=table(MULTI[:9], ":"))
     from_manifest = trained(client, "multi", "unused", "MULTI_LABEL", config=manifest)
     assert from_manifest["ClassifierMetadata"]["NumberOfLabels"] == 3
@@ -414,21 +418,43 @@ async def test_our_client_streams_a_thousand_documents_through_an_endpoint(url: 
     assert rightly(results(sink), asked) > 900
 
 
-async def test_our_client_streams_a_thousand_documents_through_jobs(client: Any, s3: tuple[str, Any]) -> None:
-    s3[1].put_object(Bucket=BUCKET, Key="train/streamed.csv", Body=table(SINGLE))
-    arn = trained(client, "streamed", "train/streamed.csv")["DocumentClassifierArn"]
-    asked = [SINGLE[number % len(SINGLE)] for number in range(1_000)]
-    jobs = account(
+async def test_our_client_streams_a_thousand_documents_through_an_endpoint_of_labels(url: str) -> None:
+    arn = "arn:aws:comprehend:eu-west-1:000000000000:document-classifier-endpoint/topics"
+    endpoint = account(url, provider="comprehend", endpoint_arn=arn, task="multi_label")
+    assert rightly_labelled(classes_of(await streamed(endpoint, a_thousand()))) > 900
+
+
+def through_jobs(client: Any, s3_url: str, arn: str, **more: Any) -> dict[str, Any]:
+    """The settings of an account that asks a classifier through jobs."""
+    return account(
         client.meta.endpoint_url,
         provider="comprehend_jobs",
-        storage_url=s3[0],
+        storage_url=s3_url,
         classifier_arn=arn,
         data_access_role_arn=ROLE,
         input_uri=f"s3://{BUCKET}/streamed/in",
         output_uri=f"s3://{BUCKET}/streamed/out",
         documents_per_job=300,
+        **more,
     )
-    sink = await streamed(jobs, [row.text for row in asked])
+
+
+def a_thousand() -> list[str]:
+    return [MULTI[number % len(MULTI)].text for number in range(1_000)]
+
+
+async def test_our_client_streams_a_thousand_documents_through_jobs_of_labels(client: Any, s3: tuple[str, Any]) -> None:
+    manifest = stored_manifest(s3[1], MULTI)
+    arn = trained(client, "streamed-labels", "unused", "MULTI_LABEL", config=manifest)["DocumentClassifierArn"]
+    sink = await streamed(through_jobs(client, s3[0], arn, task="multi_label"), a_thousand())
+    assert rightly_labelled(classes_of(sink)) > 900
+
+
+async def test_our_client_streams_a_thousand_documents_through_jobs(client: Any, s3: tuple[str, Any]) -> None:
+    s3[1].put_object(Bucket=BUCKET, Key="train/streamed.csv", Body=table(SINGLE))
+    arn = trained(client, "streamed", "train/streamed.csv")["DocumentClassifierArn"]
+    asked = [SINGLE[number % len(SINGLE)] for number in range(1_000)]
+    sink = await streamed(through_jobs(client, s3[0], arn), [row.text for row in asked])
     assert rightly(results(sink), asked) > 900
     left = s3[1].list_objects_v2(Bucket=BUCKET, Prefix="streamed/")
     assert left["KeyCount"] == 0
