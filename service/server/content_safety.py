@@ -40,8 +40,9 @@ Behaviour chosen where the service's is not documented:
 * Samples are read within the documented limits; that of 128,000 bytes, which contradicts the others, can be raised
   (`--largest-sample-file`). Samples that cannot be read or learnt from fail the build, and its error says why. What
   else is to be said of a model (no negatives, say) goes to the server's log: the API has no place for it.
-* A deletion takes effect at once; its operation, which 2024-05-15-preview does not describe but points to, tells
-  whether the model's file is gone.
+* A deletion takes effect at once for everything but a look at the version, which in 2024-05-15-preview is `Deleting`
+  until its model's file is gone (and never `DeleteFailed`: it is not there either way). The operation, which that
+  version does not describe but points to, tells the same.
 * With `haltOnBlocklistHit` and a match, `categoriesAnalysis` is empty, and custom categories are not asked either.
   How terms match is told in `content_safety_blocklists`. An item whose text is in the list already keeps its id.
 

@@ -174,6 +174,8 @@ class Categories:
         """One version, or the newest."""
         name = resource_name(call, LONGEST_NAME)
         asked = number(call, "version")
+        if call.version == FIRST and (going := await self._going(name, asked)):
+            return answer({"value": [going]})
         found = self._find(name, asked)[-1]
         building = await self._building(name)
         return answer({"value": [describe(found, building.get(found["version"]), call.version)]})
@@ -202,7 +204,8 @@ class Categories:
                 removals.append(Change(CATEGORY, name, None))
             await self._store.change(*removals)
             models = sorted({model for one in going for model in one["models"]})
-            job = await self._jobs.submit(DELETION, b"", orjson.dumps(models), lifetime=LIFETIME)
+            described = orjson.dumps([describe(one, None, FIRST) for one in going])
+            job = await self._jobs.submit(DELETION, described, orjson.dumps(models), lifetime=LIFETIME)
         return self._accepted(call, job) if call.version == FIRST else Response(status_code=204)
 
     async def operation(self, call: Call) -> Response:
@@ -248,6 +251,20 @@ class Categories:
         under_way = [job for job in await self._jobs.of_kind(BUILD) if job.state_at(now) in PENDING]
         versions = [(*orjson.loads(job.about), job) for job in under_way]
         return {version: job for category, version, job in versions if category == name}
+
+    async def _going(self, name: str, asked: int | None) -> dict[str, Any] | None:
+        """The version asked for, or the newest, where it is gone and its models are being removed."""
+        here = {one["version"] for one in self._versions(name)}
+        if asked in here or (asked is None and here):
+            return None
+        now = self._jobs.clock()
+        under_way = [job for job in await self._jobs.of_kind(DELETION) if job.state_at(now) in PENDING]
+        for job in reversed(under_way):
+            for one in reversed(orjson.loads(job.about or b"[]")):
+                if one["categoryName"] == name and asked in {None, one["version"]}:
+                    triggered = {"deleteTriggeredTime": time_of(job.created)}
+                    return {**one, "status": "Deleting", "deleteInfo": triggered}
+        return None
 
 
 def describe(version: Mapping[str, Any], build: Job | None, api_version: str) -> dict[str, Any]:

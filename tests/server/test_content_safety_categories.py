@@ -232,12 +232,31 @@ async def test_what_is_deleted_is_gone_with_its_models(serve: Serve, samples: st
         assert (await call(server, "PUT", CATEGORY, FIRST, asked())).json()["version"] == 1
 
 
+async def test_a_version_is_being_deleted_until_its_model_is_gone(serve: Serve, samples: str) -> None:
+    async with serve(containers=[samples], works=False) as server:
+        await call(server, "PUT", CATEGORY, FIRST, asked())
+        await call(server, "PUT", CATEGORY, FIRST, asked())
+        await call(server, "DELETE", CATEGORY, FIRST, version=1)
+    async with serve(containers=[samples], works=False) as server:
+        going = await shown(server, version=1)
+        assert (going["version"], going["status"]) == (1, "Deleting")
+        assert TIME.fullmatch(going["deleteInfo"]["deleteTriggeredTime"])
+        assert refusal(await call(server, "GET", CATEGORY, SECOND, version=1)) == (404, "ResourceNotFound")
+        assert refusal(await detected(server, version=1)) == (404, "ResourceNotFound")
+        assert ((await shown(server))["version"], (await shown(server))["status"]) == (2, "BuildNotStarted")
+        await call(server, "DELETE", CATEGORY, FIRST)
+        assert ((await shown(server))["version"], (await shown(server))["status"]) == (2, "Deleting")
+        async with server.jobs.working():
+            await server.idle()
+        assert refusal(await call(server, "GET", CATEGORY, FIRST)) == (404, "ResourceNotFound")
+
+
 async def test_what_is_deleted_while_it_is_built_does_not_come_back(serve: Serve, samples: str) -> None:
     async with serve(containers=[samples], works=False) as server:
         await call(server, "PUT", CATEGORY, FIRST, asked())
         build = await call(server, "POST", f"{CATEGORY}:build", SECOND, version=1)
         await call(server, "DELETE", CATEGORY, SECOND)
-        assert refusal(await call(server, "GET", CATEGORY)) == (404, "ResourceNotFound")
+        assert refusal(await call(server, "GET", CATEGORY, SECOND)) == (404, "ResourceNotFound")
         await call(server, "PUT", CATEGORY, FIRST, asked())
         async with server.jobs.working():
             await server.idle()
