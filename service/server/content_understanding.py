@@ -21,15 +21,19 @@ Behaviour chosen where the service's is not documented:
 * Input is the request's bytes, of whatever content type: plain text, PDF or Word (`pages`); or JSON with a `url`, which
   is read only if its container is one that the operator named.
 * `noSplit` gives one content; `perPage` one a page; `auto` one for each run of pages of one category. A content has
-  `markdown` where its category names an analyzer, as documented; `fields` are empty, and page sizes are not told.
+  `markdown` and `pages` where its category names an analyzer, as documented; `fields` are empty, and pages are told
+  by their numbers, without their sizes.
 * A file that cannot be read ends as Failed with InvalidContent. An id that is taken is replaced, never a 409.
 
 Lists come in pages of a hundred, in the order of ids, with a `nextLink`.
 
-Not done: analyzers behind categories, `range`, tags as filters, usage.
+Rate, where such are kept: 3,000 operations a minute.
+
+Not done: analyzers behind categories, tags as filters, usage.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -44,6 +48,7 @@ from service.server.content_understanding_wire import (
     ENCODINGS,
     MOST_BODY,
     MOST_DESCRIPTION,
+    RATE,
     accepted,
     categories,
     failed,
@@ -55,8 +60,11 @@ from service.server.content_understanding_wire import (
     moment,
     named,
     not_found,
+    numbered,
     one_of,
+    page_numbers,
     patched,
+    refused,
     shown_job,
     source_url,
     split,
@@ -84,25 +92,30 @@ class Classifiers:
         self._store = backend.store
         self._containers = backend.containers
         self._jobs = jobs
+        self._window = backend.window(*RATE)
 
     def routes(self, gateway: Gateway) -> list[Route]:
         """The paths of this API, behind a gateway."""
+        operation = partial(Operation, window=self._window)
         one = {
-            "PUT": Operation("train", self.put),
-            "GET": Operation("manage", self.get),
-            "PATCH": Operation("manage", self.patch),
-            "DELETE": Operation("manage", self.delete),
+            "PUT": operation("train", self.put),
+            "GET": operation("manage", self.get),
+            "PATCH": operation("manage", self.patch),
+            "DELETE": operation("manage", self.delete),
         }
-        classify = {"POST": Operation("submit", self.classify)}
+        classify = {"POST": operation("submit", self.classify)}
         paths = {
             f"{BASE}/classifiers/{{name}}:classify": classify,
             f"{BASE}/classifiers/{{name}}:analyze": classify,
-            f"{BASE}/classifiers/{{name}}/operations/{{operation}}": {"GET": Operation("poll", self.operation)},
+            f"{BASE}/classifiers/{{name}}/operations/{{operation}}": {"GET": operation("poll", self.operation)},
             f"{BASE}/classifiers/{{name}}": one,
-            f"{BASE}/classifiers": {"GET": Operation("manage", self.list)},
-            f"{BASE}/classifierResults/{{job_id}}": {"GET": Operation("poll", self.result)},
+            f"{BASE}/classifiers": {"GET": operation("manage", self.list)},
+            f"{BASE}/classifierResults/{{job_id}}": {"GET": operation("poll", self.result)},
         }
-        return [Route(path, Resource(gateway, "content_understanding", VERSIONS, does)) for path, does in paths.items()]
+        return [
+            Route(path, Resource(gateway, "content_understanding", VERSIONS, does, refused))
+            for path, does in paths.items()
+        ]
 
     async def put(self, call: Call) -> Response:
         """Make a classifier, or another in its place."""
@@ -193,11 +206,11 @@ def classify(job: Job, backend: Backend) -> Done:
         document = pages.read(content)
     except (Unreadable, BlobMissing) as error:
         return failed(str(error))
-    parts = split(document, likeness(classifier["categories"]), classifier["splitMode"])
+    parts = split(numbered(document), likeness(classifier["categories"]), classifier["splitMode"])
     routed = {name for name, one in classifier["categories"].items() if one.get("analyzerId")}
     contents = [
         {"kind": "document", "startPageNumber": part.first, "endPageNumber": part.last, "category": part.category}
-        | ({"markdown": part.text, "fields": {}} if part.category in routed else {})
+        | ({"markdown": part.text, "pages": page_numbers(part), "fields": {}} if part.category in routed else {})
         for part in parts
     ]
     return Done(State.SUCCEEDED, orjson.dumps(contents), {about["name"]: 1})

@@ -9,6 +9,7 @@
     DELETE /contentunderstanding/analyzers/{id}                     204
     POST   /contentunderstanding/analyzers/{id}:analyze             inputs as base64 or URL: 202, Operation-Location
     POST   /contentunderstanding/analyzers/{id}:analyzeBinary       the document itself: 202, Operation-Location
+    POST   …:analyzeInline, :analyzeBinaryInline                    the same, answered at once (2026-06-01-preview)
     GET    /contentunderstanding/analyzerResults/{op}               DELETE forgets what came of it
     GET    /contentunderstanding/defaults                           PATCH, merge-patch
 
@@ -20,15 +21,19 @@ Behaviour chosen where the service's is not documented:
 * A document that is not split is one content with its category; one that is split is a content with `segments`, and a
   content more for each of them, at `input1/segment1` and so on. `omitContent` leaves the first out.
 * Spans count in the `stringEncoding` asked for. `markdown` is the plain text of the pages.
+* `range` is of pages, "1-3,5,9-", in an input or in the query of `:analyzeBinary`; a document that has none of them
+  ends as one that cannot be read does. Inline, that is a 400 InvalidContent.
 * An analyzer without categories gives the text alone. `baseAnalyzerId` and `models` are kept and mean nothing here.
 
-Not done: fields, tables, figures and their `files`; prebuilt analyzers; `range`; inline analysis; usage but for pages.
+Rate, where such are kept: 3,000 operations a minute.
+
+Not done: fields, tables, figures and their `files`; prebuilt analyzers, and those behind categories; usage but for the
+number of pages.
 """
 
 import asyncio
-import base64
-import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -38,44 +43,43 @@ from starlette.routing import Route
 from service.server import pages
 from service.server.backend import Backend
 from service.server.containers import BlobMissing
+from service.server.content_understanding_analysis import Given, analyzed, in_json, pages_asked
 from service.server.content_understanding_wire import (
     BASE,
     ENCODINGS,
     MOST_BODY,
     MOST_DESCRIPTION,
-    Part,
+    RATE,
     accepted,
     categories,
     failed,
     found_job,
     invalid,
     json_body,
-    likeness,
     listed,
     moment,
     named,
     not_found,
     patched,
     refusal,
+    refused,
     shown_job,
-    source_url,
-    split,
     struck,
     tags,
     text,
 )
 from service.server.gateway import Call, Gateway, Operation, Resource, answer
 from service.server.jobs import Done, Jobs, new_id
-from service.server.pages import Pages, Unreadable
+from service.server.pages import Unreadable
 from service.server.store import Change, Job, State
 
 KIND = "content_understanding/analysis"
 VERSIONS = frozenset({"2025-11-01", "2026-06-01-preview"})
+INLINE_VERSIONS = frozenset({"2026-06-01-preview"})
 MOST_CATEGORIES = 200
 RESOURCE = "understanding/analyzer"
 DEFAULTS = "understanding/defaults"
 _MOST_ENCODED = pages.MOST_BYTES * 4 // 3 + MOST_BODY  # a document as base64, and what is around it
-_WIDTHS = {"utf16": "utf-16-le", "utf8": "utf-8"}
 
 
 class Analyzers:
@@ -85,27 +89,38 @@ class Analyzers:
         self._store = backend.store
         self._containers = backend.containers
         self._jobs = jobs
+        self._window = backend.window(*RATE)
 
     def routes(self, gateway: Gateway) -> list[Route]:
         """The paths of this API, behind a gateway."""
+        operation = partial(Operation, window=self._window)
         one = {
-            "PUT": Operation("train", self.put),
-            "GET": Operation("manage", self.get),
-            "PATCH": Operation("manage", self.patch),
-            "DELETE": Operation("manage", self.delete),
+            "PUT": operation("train", self.put),
+            "GET": operation("manage", self.get),
+            "PATCH": operation("manage", self.patch),
+            "DELETE": operation("manage", self.delete),
         }
-        defaults = {"GET": Operation("manage", self.defaults), "PATCH": Operation("manage", self.patch_defaults)}
-        results = {"GET": Operation("poll", self.result), "DELETE": Operation("cancel", self.forget)}
+        defaults = {"GET": operation("manage", self.defaults), "PATCH": operation("manage", self.patch_defaults)}
+        results = {"GET": operation("poll", self.result), "DELETE": operation("cancel", self.forget)}
+        analyze, binary = f"{BASE}/analyzers/{{name}}:analyze", f"{BASE}/analyzers/{{name}}:analyzeBinary"
         paths = {
-            f"{BASE}/analyzers/{{name}}:analyze": {"POST": Operation("submit", self.analyze)},
-            f"{BASE}/analyzers/{{name}}:analyzeBinary": {"POST": Operation("submit", self.analyze_binary)},
-            f"{BASE}/analyzers/{{name}}/operations/{{operation}}": {"GET": Operation("poll", self.operation)},
+            analyze: {"POST": operation("submit", self.analyze)},
+            binary: {"POST": operation("submit", self.analyze_binary)},
+            f"{BASE}/analyzers/{{name}}/operations/{{operation}}": {"GET": operation("poll", self.operation)},
             f"{BASE}/analyzers/{{name}}": one,
-            f"{BASE}/analyzers": {"GET": Operation("manage", self.list)},
+            f"{BASE}/analyzers": {"GET": operation("manage", self.list)},
             f"{BASE}/analyzerResults/{{job_id}}": results,
             f"{BASE}/defaults": defaults,
         }
-        return [Route(path, Resource(gateway, "content_understanding", VERSIONS, does)) for path, does in paths.items()]
+        inline = {
+            f"{analyze}Inline": {"POST": operation("classify", self.analyze_inline)},
+            f"{binary}Inline": {"POST": operation("classify", self.analyze_binary_inline)},
+        }
+        resource = partial(Resource, gateway, "content_understanding", refused=refused)
+        return [
+            *(Route(path, resource(INLINE_VERSIONS, does)) for path, does in inline.items()),
+            *(Route(path, resource(VERSIONS, does)) for path, does in paths.items()),
+        ]
 
     async def put(self, call: Call) -> Response:
         """Make an analyzer; another in its place only where that is allowed."""
@@ -171,19 +186,24 @@ class Analyzers:
         return answer(changed)
 
     async def analyze(self, call: Call) -> Response:
-        """Accept documents, in JSON or by URL."""
+        """Accept a document, in JSON or by URL."""
         name, kept = self._known(call)
-        body = await call.body(_MOST_ENCODED)
-        content, url = await asyncio.to_thread(_document, body, self._containers.has_url)
-        return await self._accept(call, name, kept, content, url)
+        return await self._accept(call, name, kept, await self._in_json(call))
 
     async def analyze_binary(self, call: Call) -> Response:
         """Accept a document as it is."""
         name, kept = self._known(call)
-        content = await call.body(pages.MOST_BYTES)
-        if not content:
-            raise invalid("The request has no document.")
-        return await self._accept(call, name, kept, content, None)
+        return await self._accept(call, name, kept, await self._as_it_is(call))
+
+    async def analyze_inline(self, call: Call) -> Response:
+        """Analyze a document, in JSON or by URL, while the client waits."""
+        name, kept = self._known(call)
+        return await self._answer(call, name, kept, await self._in_json(call))
+
+    async def analyze_binary_inline(self, call: Call) -> Response:
+        """Analyze a document as it is, while the client waits."""
+        name, kept = self._known(call)
+        return await self._answer(call, name, kept, await self._as_it_is(call))
 
     async def result(self, call: Call) -> Response:
         """Say how far an analysis is, and what came of it."""
@@ -198,17 +218,30 @@ class Analyzers:
         await self._jobs.forget(await found_job(self._jobs, KIND, call.parameter("job_id")))
         return Response(status_code=204)
 
-    async def _accept(
-        self, call: Call, name: str, kept: Mapping[str, Any], content: bytes, url: str | None
-    ) -> Response:
-        encoding = call.query.get("stringEncoding", ENCODINGS[0])
-        if encoding not in ENCODINGS:
-            raise invalid(f"stringEncoding is to be one of {', '.join(ENCODINGS)}.")
-        about = {"name": name, "version": call.version, "encoding": encoding, "config": kept["config"], "url": url}
-        job = await self._jobs.submit(KIND, orjson.dumps(about), content, call.fault)
+    async def _in_json(self, call: Call) -> Given:
+        return await asyncio.to_thread(in_json, await call.body(_MOST_ENCODED), self._containers.has_url)
+
+    async def _as_it_is(self, call: Call) -> Given:
+        content = await call.body(pages.MOST_BYTES)
+        if not content:
+            raise invalid("The request has no document.")
+        return Given(content, None, pages_asked(call.query.get("range")))
+
+    async def _accept(self, call: Call, name: str, kept: Mapping[str, Any], given: Given) -> Response:
+        about = _about(call, name, kept, given)
+        job = await self._jobs.submit(KIND, orjson.dumps(about), given.content, call.fault)
         where = call.url(f"{BASE}/analyzerResults/{job.id}", f"api-version={call.version}")
         shown = {"id": job.id, "status": "NotStarted", "result": {"contents": []}}
         return answer(shown, 202, accepted(call, where))
+
+    async def _answer(self, call: Call, name: str, kept: Mapping[str, Any], given: Given) -> Response:
+        about, now = _about(call, name, kept, given), self._jobs.clock()
+        try:
+            found = await asyncio.to_thread(analyzed, about, given.content, self._containers)
+        except (Unreadable, BlobMissing) as error:
+            raise refusal(400, "InvalidContent", str(error)) from None
+        usage = {"documentPagesStandardInline": found.pop("pages")}
+        return answer({"status": "Succeeded", "result": {**_head(about, now), **found}, "usage": usage})
 
     def _known(self, call: Call) -> tuple[str, Mapping[str, Any]]:
         name = named(call)
@@ -218,71 +251,25 @@ class Analyzers:
         return name, kept
 
 
+def _about(call: Call, name: str, kept: Mapping[str, Any], given: Given) -> dict[str, Any]:
+    """What an analysis is to know besides the document; raises `Refusal`."""
+    encoding = call.query.get("stringEncoding", ENCODINGS[0])
+    if encoding not in ENCODINGS:
+        raise invalid(f"stringEncoding is to be one of {', '.join(ENCODINGS)}.")
+    asked = {"encoding": encoding, "config": kept["config"], "url": given.url, "range": given.range}
+    return {"name": name, "version": call.version, **asked}
+
+
 def analyze(job: Job, backend: Backend) -> Done:
     """Classify the document of a job."""
     about = orjson.loads(job.about)
     if (ended := struck(job)) is not None:
         return ended
     try:
-        content = backend.containers.read_url(about["url"]) if about["url"] else job.request or b""
-        document = pages.read(content)
+        kept = analyzed(about, job.request or b"", backend.containers)
     except (Unreadable, BlobMissing) as error:
         return failed(str(error))
-    contents = _contents(document, about["config"], about["encoding"])
-    kept = {"contents": contents, "pages": len(document.texts)}
     return Done(State.SUCCEEDED, orjson.dumps(kept), {about["name"]: 1})
-
-
-def _contents(document: Pages, config: Mapping[str, Any], encoding: str) -> list[dict[str, Any]]:
-    described = config.get("contentCategories")
-    whole = Part(1, len(document.texts), "", "\n".join(document.texts))
-    if not described:
-        return [_content("input1", document, whole)]
-    mode = "perPage" if config.get("segmentPerPage") else "auto" if config.get("enableSegment") else "noSplit"
-    parts = split(document, likeness(described), mode)
-    if mode == "noSplit":
-        return [_content("input1", document, parts[0])]
-    segments = [
-        {
-            "segmentId": f"segment{number}",
-            "category": part.category,
-            "span": {"offset": offset, "length": _length(part.text, encoding)},
-            "startPageNumber": part.first,
-            "endPageNumber": part.last,
-        }
-        for number, (part, offset) in enumerate(zip(parts, _offsets(parts, encoding), strict=True), start=1)
-    ]
-    own = [_content(f"input1/segment{number}", document, part) for number, part in enumerate(parts, start=1)]
-    if config.get("omitContent"):
-        return own
-    return [{**_content("input1", document, whole), "segments": segments}, *own]
-
-
-def _content(path: str, document: Pages, part: Part) -> dict[str, Any]:
-    shown = {
-        "path": path,
-        "kind": "document",
-        "mimeType": document.kind,
-        "startPageNumber": part.first,
-        "endPageNumber": part.last,
-        "markdown": part.text,
-    }
-    return shown | ({"category": part.category} if part.category else {})
-
-
-def _offsets(parts: Sequence[Part], encoding: str) -> list[int]:
-    """Where parts begin in the text of the whole, in which a line break stands between any two."""
-    offsets, at = [], 0
-    for part in parts:
-        offsets.append(at)
-        at += _length(part.text, encoding) + 1
-    return offsets
-
-
-def _length(of: str, encoding: str) -> int:
-    if encoding not in _WIDTHS:
-        return len(of)
-    return len(of.encode(_WIDTHS[encoding], "surrogatepass")) // (2 if encoding == "utf16" else 1)
 
 
 def _config(value: object) -> dict[str, Any]:
@@ -305,29 +292,6 @@ def _object(body: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     return value
 
 
-def _document(body: bytes, is_known: Callable[[str], bool]) -> tuple[bytes, str | None]:
-    """The document of a body, or the URL where it is; not for the event loop. Raises `Refusal`."""
-    inputs = json_body(body).get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise invalid("inputs is to be a list of one document.")
-    (given,) = inputs
-    if (given.get("url") is None) == (given.get("data") is None):
-        raise invalid("An input has either url or data.")
-    if given.get("url") is not None:
-        return b"\0", source_url(given, is_known)
-    return _decoded(given), None
-
-
-def _decoded(given: Mapping[str, Any]) -> bytes:
-    try:
-        content = base64.b64decode(given["data"], validate=True)
-    except (binascii.Error, ValueError, TypeError):
-        raise invalid("data is to be base64.") from None
-    if not content:
-        raise invalid("data is empty.")
-    return content
-
-
 def _shown(name: str, kept: Mapping[str, Any], status: str = "ready") -> dict[str, Any]:
     keys = ("description", "tags", "baseAnalyzerId", "config", "models")
     return {
@@ -340,11 +304,14 @@ def _shown(name: str, kept: Mapping[str, Any], status: str = "ready") -> dict[st
 
 
 def _result(about: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    return {**_head(about, job.created), **orjson.loads(job.result or b"{}")}
+
+
+def _head(about: Mapping[str, Any], created: float) -> dict[str, Any]:
     return {
         "analyzerId": about["name"],
         "apiVersion": about["version"],
-        "createdAt": moment(job.created),
+        "createdAt": moment(created),
         "warnings": [],
         "stringEncoding": about["encoding"],
-        **orjson.loads(job.result or b"{}"),
     }

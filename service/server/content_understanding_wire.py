@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
+from starlette.responses import Response
 
 from service.model.similarity import Categories, Category
 from service.server.faults import Rule
-from service.server.gateway import Call, Refusal
+from service.server.gateway import Call, Refusal, answer
 from service.server.jobs import Done, Jobs
 from service.server.pages import Pages
 from service.server.store import Job, State
@@ -24,6 +25,7 @@ MOST_IN_CATEGORY = 120  # characters of name and description together
 MOST_TAGS = 10
 MOST_URL = 8_192
 MOST_LISTED = 100  # in a page of a list
+RATE = (3_000, 60.0)  # operations, seconds
 OTHER = "$OTHER"
 STATUSES = {
     State.WAITING: "NotStarted",
@@ -45,15 +47,37 @@ class Part(NamedTuple):
     text: str
 
 
-def split(document: Pages, categories: Categories, mode: str) -> list[Part]:
-    """What a document consists of, in the way that is asked for."""
+class Page(NamedTuple):
+    """A page of a document, by its number from 1."""
+
+    number: int
+    text: str
+
+
+def numbered(document: Pages) -> list[Page]:
+    """All pages of a document."""
+    return [Page(number, page) for number, page in enumerate(document.texts, start=1)]
+
+
+def whole(pages: Sequence[Page], category: str = "") -> Part:
+    """Pages taken together."""
+    return Part(pages[0].number, pages[-1].number, category, "\n".join(page.text for page in pages))
+
+
+def page_numbers(part: Part) -> list[dict[str, int]]:
+    """The pages of a part, as contents tell of them."""
+    return [{"pageNumber": number} for number in range(part.first, part.last + 1)]
+
+
+def split(pages: Sequence[Page], categories: Categories, mode: str) -> list[Part]:
+    """What pages of a document consist of, in the way that is asked for."""
     if mode == "noSplit":
-        whole = "\n".join(document.texts)
-        return [Part(1, len(document.texts), categories.classify(whole) or OTHER, whole)]
+        part = whole(pages)
+        return [part._replace(category=categories.classify(part.text) or OTHER)]
     parts: list[Part] = []
-    for number, page in enumerate(document.texts, start=1):
+    for number, page in pages:
         category = categories.classify(page) or OTHER
-        if mode == "auto" and parts and parts[-1].category == category:
+        if mode == "auto" and parts and parts[-1][1:3] == (number - 1, category):
             parts[-1] = parts[-1]._replace(last=number, text=f"{parts[-1].text}\n{page}")
         else:
             parts.append(Part(number, number, category, page))
@@ -71,9 +95,16 @@ def likeness(described: Mapping[str, Mapping[str, Any]]) -> Categories:
     )
 
 
+def refused(refusal: Refusal) -> Response:
+    """A refusal with its code in a header too, unless it is the gateway's, which has a number."""
+    code = str(refusal.error["code"])
+    headers = {} if code.isdigit() else {"x-ms-error-code": code}
+    return answer({"error": {"details": [], **refusal.error}}, refusal.status, {**refusal.headers, **headers})
+
+
 def refusal(status: int, code: str, message: str) -> Refusal:
-    """An error in this API's form."""
-    return Refusal(status, {"code": code, "message": message, "details": []}, {"x-ms-error-code": code})
+    """An error by its code."""
+    return Refusal(status, {"code": code, "message": message})
 
 
 def invalid(message: str) -> Refusal:

@@ -106,3 +106,79 @@ async def test_an_analyzer_is_replaced_only_where_that_is_allowed(server: Server
     assert (taken.status_code, taken.headers["x-ms-error-code"]) == (409, "Conflict")
     query = {**VERSION, "allowReplace": "True"}
     assert (await server.client.put(f"{BASE}/analyzers/mail", params=query, json={})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "numbers"),
+    [("1", [1]), ("2-3", [2, 3]), ("3-", [3, 4]), ("1,3-3,4-", [1, 3, 4]), ("4-1,2", [2]), ("2-9", [2, 3, 4])],
+)
+async def test_pages_are_those_that_are_asked_for(server: Server, asked: str, numbers: list[int]) -> None:
+    await put(server, segmentPerPage=True)
+    document = "\f".join([INVOICE, COMPLAINT] * 2).encode()
+    data = {"data": base64.b64encode(document).decode(), "range": asked}
+    url = f"{BASE}/analyzers/mail:analyze"
+    in_json = await server.client.post(url, params=VERSION, json={"inputs": [data]})
+    for shown in (await analyzed(server, document, range=asked), await ended(server, in_json)):
+        whole, *parts = shown["result"]["contents"]
+        assert [part["startPageNumber"] for part in parts] == numbers
+        assert (whole["startPageNumber"], whole["endPageNumber"]) == (numbers[0], numbers[-1])
+        assert shown["usage"] == {"documentPagesStandard": len(numbers)}
+        for part, segment in zip(parts, whole["segments"], strict=True):
+            begin = segment["span"]["offset"]
+            assert whole["markdown"][begin : begin + segment["span"]["length"]] == part["markdown"]
+            assert part["category"] == segment["category"] == ("invoice", "complaint")[1 - part["startPageNumber"] % 2]
+
+
+async def test_pages_that_are_apart_are_not_one_segment(server: Server) -> None:
+    await put(server, enableSegment=True)
+    shown = await analyzed(server, "\f".join([INVOICE] * 4).encode(), range="1-2,4")
+    segments = shown["result"]["contents"][0]["segments"]
+    assert [(one["startPageNumber"], one["endPageNumber"]) for one in segments] == [(1, 2), (4, 4)]
+
+
+@pytest.mark.parametrize("asked", ["", "a", "1-2-3", ",", "-2", "1, 2", "1" * 7])
+async def test_a_range_that_is_none_is_refused(server: Server, asked: str) -> None:
+    await put(server)
+    url = f"{BASE}/analyzers/mail:analyzeBinary"
+    refused = await server.client.post(url, params={**VERSION, "range": asked}, content=b"x")
+    assert (refused.status_code, refused.headers["x-ms-error-code"]) == (400, "InvalidRequest")
+
+
+async def test_a_document_without_the_pages_asked_for_cannot_be_read(server: Server) -> None:
+    await put(server)
+    shown = await analyzed(server, INVOICE.encode(), range="2-")
+    assert (shown["status"], shown["error"]["code"]) == ("Failed", "InvalidContent")
+
+
+async def test_inline_a_document_is_answered_at_once_as_it_would_be_later(server: Server) -> None:
+    await put(server, enableSegment=True)
+    document = f"{INVOICE}\f{COMPLAINT}".encode()
+    later = await analyzed(server, document, range="2")
+    version, url = {"api-version": "2026-06-01-preview", "stringEncoding": "utf16"}, f"{BASE}/analyzers/mail"
+    inputs = {"inputs": [{"data": base64.b64encode(document).decode(), "range": "2"}]}
+    for answer in (
+        await server.client.post(f"{url}:analyzeInline", params=version, json=inputs),
+        await server.client.post(f"{url}:analyzeBinaryInline", params={**version, "range": "2"}, content=document),
+    ):
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        assert (found["status"], found["usage"]) == ("Succeeded", {"documentPagesStandardInline": 1})
+        assert found["result"]["contents"] == later["result"]["contents"]
+        assert (found["result"]["apiVersion"], found["result"]["stringEncoding"]) == ("2026-06-01-preview", "utf16")
+        assert found["result"].keys() == later["result"].keys()
+    for status, code, refused in (
+        (400, "InvalidContent", await server.client.post(f"{url}:analyzeBinaryInline", params=version, content=b"\0")),
+        (400, "InvalidRequest", await server.client.post(f"{url}:analyzeBinaryInline", params=version)),
+        (400, "InvalidRequest", await server.client.post(f"{url}:analyzeInline", params=version, json={"inputs": []})),
+        (404, "NotFound", await server.client.post(f"{url}x:analyzeBinaryInline", params=version, content=b"x")),
+        (400, "InvalidRequest", await server.client.post(f"{url}:analyzeBinaryInline", params=VERSION, content=b"x")),
+    ):
+        assert (refused.status_code, refused.headers.get("x-ms-error-code")) == (status, code), refused.text
+
+
+@pytest.mark.parametrize(("path", "version"), [("classifiers", "2025-05-01-preview"), ("analyzers", "2025-11-01")])
+async def test_documented_rates_are_kept_where_asked_for(serve: Serve, path: str, version: str) -> None:
+    async with serve(documented_rates=True) as server:
+        url = f"{BASE}/{path}?api-version={version}"
+        answers = [(await server.client.get(url)).status_code for _ in range(3_001)]
+    assert (set(answers[:-1]), answers[-1]) == ({200}, 429)

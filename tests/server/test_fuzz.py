@@ -160,6 +160,7 @@ ANALYZER = {
     "models": {"completion": "x"},
 }
 INPUTS = {"inputs": [{"url": "http://h/mail/a.txt"}, {"data": "eA=="}]}
+INPUT = {"inputs": [{"data": "eA==", "range": "1-2,4-"}]}
 OF_CLASSIFIERS, OF_ANALYZERS = b"api-version=2025-05-01-preview", b"api-version=2025-11-01&allowReplace=true"
 
 
@@ -177,6 +178,8 @@ def copied(body: Any) -> Callable[[], Any]:
             ("PUT", "analyzers/mail", OF_ANALYZERS, ANALYZER),
             ("PATCH", "analyzers/kept", OF_ANALYZERS, ANALYZER),
             ("POST", "analyzers/kept:analyze", OF_ANALYZERS, INPUTS),
+            ("POST", "analyzers/kept:analyze", OF_ANALYZERS, INPUT),
+            ("POST", "analyzers/kept:analyzeInline", b"api-version=2026-06-01-preview", INPUT),
             ("PATCH", "defaults", OF_ANALYZERS, {"modelDeployments": {"a": "b"}}),
         ]
     ).flatmap(lambda one: st.tuples(st.just(one[:3]), nearly(copied(one[3])) | json_values))
@@ -201,7 +204,9 @@ def test_any_json_is_understood_or_refused(asking: Asking, asked: tuple[tuple[st
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]),
     path=st.sampled_from(["classifiers", "analyzers", "classifierResults", "analyzerResults", "defaults"]),
-    rest=st.sampled_from(["", "/a:classify", "/a:analyze", "/a:analyzeBinary", "/a/operations/b", ":"])
+    rest=st.sampled_from(
+        ["", "/a:classify", "/a:analyze", "/a:analyzeBinary", "/a:analyzeBinaryInline", "/a/operations/b", ":"]
+    )
     | st.text(max_size=20).map(lambda text: f"/{text}"),
     query=st.sampled_from([OF_CLASSIFIERS, OF_ANALYZERS, OF_CLASSIFIERS + b"&after=%ff&stringEncoding=x"])
     | st.binary(max_size=30),
