@@ -40,7 +40,7 @@ lock: $(VENV)/.dev ## pin the dependencies of pyproject.toml again (newest versi
 	$(UV_COMPILE) $(ARGS) --group build --constraints requirements.txt --output-file requirements-build.txt
 	$(UV_COMPILE) $(ARGS) pyproject.toml --group dev --constraints requirements.txt \
 		--constraints requirements-build.txt --output-file requirements-dev.txt
-	for sdk in textanalytics-6 textanalytics-5.2; do \
+	for sdk in textanalytics-6 textanalytics-5.2 content-previews; do \
 		$(UV_COMPILE) $(ARGS) tests/sdk/$$sdk.in --output-file tests/sdk/$$sdk.txt; done
 
 clean: ## remove all that these verbs have made

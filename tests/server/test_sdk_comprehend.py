@@ -76,8 +76,8 @@ def comprehend(url: str, secret: str = AWS_SECRET, **more: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, models: Path, s3: tuple[str, Any]) -> Iterator[str]:
-    endpoints = ("--comprehend-endpoint", f"ready={models / 'tickets'}")
-    endpoints += ("--comprehend-endpoint", f"topics={models / 'topics'}")
+    endpoints = ["--comprehend-endpoint", f"ready={models / 'tickets'}"]
+    endpoints += ["--comprehend-endpoint", f"topics={models / 'topics'}"]
     with served(tmp_path_factory.mktemp("comprehend"), s3[0], *endpoints) as url:
         yield url
 

@@ -20,6 +20,7 @@ from azure.ai.contentsafety.models import (
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 
+from tests.sdk import environments
 from tests.server.conftest import KEY, process
 from tests.server.content_safety import NOT_OF_IT, OF_IT
 
@@ -135,3 +136,7 @@ def test_a_throttled_call_is_made_again(client: ContentSafetyClient, url: str) -
     assert httpx.put(f"{url}/_faults", json=faults, headers=headers).status_code == 200
     assert severities(client.analyze_text(AnalyzeTextOptions(text=NOT_OF_IT)))["Hate"] == 0
     assert httpx.get(f"{url}/_faults", headers=headers).json()[0]["applied"] == 2
+
+
+def test_the_next_version_of_the_client_asks_the_same_server(url: str) -> None:
+    environments.run("content-previews", "moderation.py", url, KEY, OF_IT)

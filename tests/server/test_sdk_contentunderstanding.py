@@ -1,6 +1,7 @@
 """The vendor's own client against the server, as a user would point it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 
+from tests.sdk import environments
 from tests.server.conftest import KEY, process
 from tests.server.documents import pdf
 from tests.server.test_content_understanding import COMPLAINT, INVOICE, MAIL
@@ -91,7 +93,8 @@ def test_a_document_is_split_into_segments(client: ContentUnderstandingClient) -
 def test_what_cannot_be_read_and_who_may_not_ask(client: ContentUnderstandingClient, url: str) -> None:
     client.begin_create_analyzer("mail", analyzer(), allow_replace=True, **SOON).result()
     poller = client.begin_analyze_binary("mail", binary_input=b"%PDF-1.4 damaged", **SOON)
-    poller.wait()
+    with suppress(HttpResponseError):  # which this client raises only where its own thread is fast enough
+        poller.wait()
     assert poller.status() == "Failed"
     with pytest.raises(HttpResponseError, match="url is not in a storage container"):
         client.begin_analyze("mail", inputs=[AnalysisInput(url="http://169.254.169.254/")], **SOON)
@@ -118,3 +121,7 @@ def test_a_restarted_server_knows_its_analyzers(tmp_path: Path) -> None:
         client.begin_create_analyzer("mail", analyzer(), **SOON).result()
     with process(tmp_path) as (url, _), ContentUnderstandingClient(url, AzureKeyCredential(KEY)) as client:
         assert client.get_analyzer("mail").status == "ready"
+
+
+def test_the_next_version_of_the_client_is_answered_at_once(url: str) -> None:
+    environments.run("content-previews", "inline_analysis.py", url, KEY, INVOICE, "Happy birthday, Anna")
