@@ -358,7 +358,15 @@ async def test_requests_that_make_no_sense_are_refused(serve_it: Any) -> None:
             (400, await ask(server, "GET", "", **{"api-version": "2019-01-01"})),
         ):
             assert response.status_code == status, (response.request.url, response.text)
-            assert response.json()["error"]["code"]
+            error = response.json()["error"]
+            unknown = "ProjectNotFound" if "/nobody" in response.request.url.path else "NotFound"
+            assert (error["code"], bool(error["message"])) == ("InvalidRequest" if status == 400 else unknown, True)
+            if status == 400:
+                assert error["innererror"]["code"] == "InvalidParameterValue"
+            assert len(response.headers["apim-request-id"]) == 36
+        stranger = {"Ocp-Apim-Subscription-Key": "wrong"}
+        locked = await server.client.get(f"{BASE}/p", params=VERSION, headers=stranger)
+        assert (locked.status_code, locked.json()["error"]["code"]) == (401, "401")
         for what in ("languages", "training-config-versions"):
             found = await ask(server, "GET", f"/global/{what}", projectKind="CustomMultiLabelClassification")
             assert found.json()["value"]
