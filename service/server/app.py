@@ -34,6 +34,7 @@ from service.server import (
     azure_language_2021,
     azure_language_2021_runtime,
     azure_language_authoring,
+    azure_language_evaluations,
     azure_language_tasks,
     azure_language_trainings,
     comprehend,
@@ -218,6 +219,7 @@ def make_jobs(
         content_understanding_analyzers.KIND: partial(content_understanding_analyzers.analyze, backend=backend),
     }
     trainings: dict[str, Work] = {
+        azure_language_evaluations.KIND: partial(azure_language_evaluations.evaluate, backend=backend),
         azure_language_trainings.KIND: partial(azure_language_trainings.learn, backend=backend),
         azure_language_2021.KIND: partial(azure_language_2021.learn, backend=backend),
         comprehend_classifiers.KIND: partial(comprehend_classifiers.train, backend=backend, s3=backend.s3),

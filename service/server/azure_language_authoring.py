@@ -4,8 +4,8 @@ Under `/language/authoring/analyze-text/projects`, a room each::
 
     projects     GET "" · PATCH, GET, DELETE /{p} · POST /{p}/:import · POST /{p}/:export, …/jobs/{id}/result
     trainings    POST /{p}/:train · GET /{p}/train/jobs[/{id}] · POST /{p}/train/jobs/{id}/:cancel
-    models       GET /{p}/models[/{m}] · DELETE …/{m} · GET …/{m}/evaluation/summary-result, …/result
-                 POST …/{m}/:load-snapshot
+    models       GET /{p}/models[/{m}] · DELETE …/{m} · POST …/{m}/:load-snapshot
+    evaluations  GET /{p}/models/{m}/evaluation/summary-result, …/result · POST …/{m}/:evaluate
     deployments  GET /{p}/deployments[/{d}] · PUT, DELETE …/{d} · POST …/:swap
     (here)       GET /global/languages · GET /global/training-config-versions
 
@@ -22,7 +22,7 @@ in that of the version; a project trains one model at a time (409 Conflict other
 (409); a project that is deleted gives its training up. In a PATCH, null takes a value back. Percentages are of
 the documents marked for training, set aside at even distances. `percentComplete` is 0 until it is 100.
 
-Not done: other kinds of project, evaluation on demand, copying between resources, assigning resources; exports in
+Not done: other kinds of project, copying between resources, assigning resources; exports in
 parts (`assetKind`); `settings` are kept and mean nothing here.
 """
 
@@ -30,6 +30,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.server.azure_language_deployments import Deployments
+from service.server.azure_language_evaluations import Evaluations
 from service.server.azure_language_models import TrainedModels
 from service.server.azure_language_projects import Projects
 from service.server.azure_language_records import Records
@@ -65,6 +66,7 @@ class Authoring:
             Projects(store, jobs, records, trainings),
             trainings,
             TrainedModels(store, jobs, records),
+            Evaluations(jobs, records),
             Deployments(store, jobs, records),
         )
 

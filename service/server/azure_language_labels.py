@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.model.classifier import Task
+from service.model.classifier import Classifier, Task
+from service.model.evaluate import Evaluation, evaluate
 from service.model.examples import Example, ExamplesError
 from service.server.backend import Backend
 from service.server.containers import BlobMissing
@@ -146,14 +147,33 @@ def train(
         learnt = backend.trainer.run(learn, backend.models.folder, rows, tests, task, name)
     except ExamplesError as error:
         raise LabelsError(str(error)) from None
-    classifier = backend.models.get(learnt.digest)
-    most = 1 if task == "single_label" else None
+    return Trained(learnt, _tested(backend.models.get(learnt.digest), aside, tests))
+
+
+def measure(
+    backend: Backend, container: str, documents: Sequence[Labelled], digest: str, *, testing: float | None
+) -> tuple[Evaluation, Sequence[Tested]]:
+    """How a model does on those of a container's documents that are set aside, as `train` sets them; for threads.
+
+    Raises `LabelsError`.
+    """
+    _, aside = _split(documents, testing)
+    if not aside:
+        raise LabelsError("no document is there to test on")
+    tests, classifier = [_example(backend, container, one) for one in aside], backend.models.get(digest)
+    try:
+        return evaluate(classifier, tests), _tested(classifier, aside, tests)
+    except ExamplesError as error:
+        raise LabelsError(str(error)) from None
+
+
+def _tested(classifier: Classifier, aside: Sequence[Labelled], tests: Sequence[Example]) -> list[Tested]:
+    most = 1 if classifier.task == "single_label" else None
     answers = classifier.classify([one.text for one in tests])
-    tested = [
+    return [
         Tested(one.location, one.language, one.classes, tuple(found.name for found in answer[:most]))
         for one, answer in zip(aside, answers, strict=True)
     ]
-    return Trained(learnt, tested)
 
 
 def _labelled(location: object, language: object, classes: Sequence[object], dataset: object) -> Labelled:

@@ -1,4 +1,4 @@
-"""Azure Language's authoring: trained models, what they are worth, and the labels that they were trained on."""
+"""Azure Language's authoring: trained models, and the labels that they were trained on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from service.server.azure_language_records import ASSETS, DEPLOYMENT, MODEL, PROJECT, SNAPSHOT, Records
 from service.server.azure_language_results import moment
-from service.server.azure_language_wire import BASE, KINDS, YEAR, conflict, day, index_type, kind, lower, page
+from service.server.azure_language_wire import BASE, YEAR, conflict, day, page
 from service.server.gateway import Call, Operation, Window, answer
 from service.server.jobs import Jobs
 from service.server.store import Change, Store
@@ -30,8 +30,6 @@ class TrainedModels:
                 "GET": Operation("manage", self.get, gets),
                 "DELETE": Operation("manage", self.delete, others),
             },
-            f"{m}/{{model}}/evaluation/summary-result": {"GET": Operation("manage", self.summary, gets)},
-            f"{m}/{{model}}/evaluation/result": {"GET": Operation("manage", self.documents, gets)},
             f"{m}/{{model}}/:load-snapshot": {"POST": Operation("manage", self.load_snapshot, others)},
             f"{m}/{{model}}/load-snapshot/jobs/{{job_id}}": {"GET": Operation("poll", self._records.polled, gets)},
         }
@@ -64,34 +62,6 @@ class TrainedModels:
         modified = {**kept, "modified": self._jobs.clock()}
         await self._store.change(Change(ASSETS, project, snapshot), Change(PROJECT, project, modified))
         return await self._records.done(call, f"{BASE}/{project}/models/{call.parameter('model')}/load-snapshot/jobs")
-
-    async def summary(self, call: Call) -> Response:
-        """What a model is worth."""
-        _, kept = self._records.model(call)
-        task = kept["task"]
-        return answer(
-            {
-                "projectKind": kind(call, task),
-                f"{lower(KINDS[task])}Evaluation": kept["evaluation"],
-                "evaluationOptions": kept["options"],
-            }
-        )
-
-    async def documents(self, call: Call) -> Response:
-        """What a model gave each of the documents that it was tested on."""
-        _, kept = self._records.model(call)
-        index_type(call)  # of no effect: no answer has an offset
-        single, spelt = kept["task"] == "single_label", kind(call, kept["task"])
-        shown = []
-        for location, language, expected, predicted in kept["tested"]:
-            result = (
-                {"expectedClass": next(iter(expected), None), "predictedClass": next(iter(predicted), None)}
-                if single
-                else {"expectedClasses": expected, "predictedClasses": predicted}
-            )
-            key = f"{lower(KINDS[kept['task']])}Result"
-            shown.append({"location": location, "language": language or "en", "projectKind": spelt, key: result})
-        return page(call, shown)
 
     def _shown(self, name: str, kept: Mapping[str, Any]) -> dict[str, Any]:
         return {**told(kept), "hasSnapshot": self._store.resource(SNAPSHOT, name) is not None}

@@ -1,13 +1,12 @@
 """Azure Language's authoring: trainings, which are jobs that take as long as they take and leave a model."""
 
-from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from service.model.evaluate import Evaluation
+from service.server.azure_language_evaluations import described, evaluation_options, share
 from service.server.azure_language_labels import FAILURES, from_assets, train
 from service.server.azure_language_records import ASSETS, MODEL, PROJECT, SNAPSHOT, WEEK, Records
 from service.server.azure_language_requests import NAME
@@ -72,7 +71,7 @@ class Trainings:
             raise invalid("modelLabel is to be up to 50 letters, digits and _ . -")
         if config not in (*CONFIGS, "latest"):
             raise invalid(f"trainingConfigVersion is to be one of {', '.join(CONFIGS)}.")
-        options = _options(body.get("evaluationOptions"))
+        options = evaluation_options(body.get("evaluationOptions"))
         if await self.under_way(name):
             raise conflict("The project is being trained already.")
         models = self._records.of(MODEL, name)
@@ -133,21 +132,6 @@ class Trainings:
         }
 
 
-def _options(given: object) -> dict[str, Any]:
-    """How a model is to be tested; raises `Refusal`."""
-    if given is None:
-        return {"kind": "percentage", "trainingSplitPercentage": 80, "testingSplitPercentage": 20}
-    if not isinstance(given, dict) or given.get("kind") not in ("percentage", "manual"):
-        raise invalid("evaluationOptions.kind is to be percentage or manual.")
-    if given["kind"] == "manual":
-        return {"kind": "manual"}
-    training, testing = given.get("trainingSplitPercentage", 80), given.get("testingSplitPercentage", 20)
-    shares = type(training) is int and type(testing) is int and training > 0 and testing >= 0
-    if not shares or training + testing != 100:
-        raise invalid("trainingSplitPercentage and testingSplitPercentage are to be whole numbers that make 100.")
-    return {"kind": "percentage", "trainingSplitPercentage": training, "testingSplitPercentage": testing}
-
-
 # The work, done in a thread -----------------------------------------------------------------------
 
 
@@ -158,11 +142,10 @@ def learn(job: Job, backend: Backend) -> Done:
     if project is None:
         return Done(State.CANCELLED, None, {})
     options, began = about["options"], datetime.now(UTC)
-    testing = None if options["kind"] == "manual" else options["testingSplitPercentage"] / 100
     container, task = project["storageInputContainerName"], project["task"]
     assets = backend.store.resource(ASSETS, about["project"]) or {}
     try:
-        trained = train(backend, container, from_assets(assets), task, name=about["project"], testing=testing)
+        trained = train(backend, container, from_assets(assets), task, name=about["project"], testing=share(options))
     except FAILURES as error:
         return Done(State.FAILED, orjson.dumps({"code": "InvalidArgument", "message": str(error)}), {})
     ended = datetime.now(UTC)
@@ -175,42 +158,8 @@ def learn(job: Job, backend: Backend) -> Done:
         "trained": ended.timestamp(),
         "seconds": max(1, round((ended - began).total_seconds())),
         "options": options,
-        "evaluation": _evaluation(trained.learnt.evaluation, task),
+        "evaluation": described(trained.learnt.evaluation, task),
         "tested": [list(one) for one in trained.tested],
     }
     name = f"{about['project']}/{about['label']}"
     return Done(State.SUCCEEDED, None, {}, [Change(MODEL, name, kept), Change(SNAPSHOT, name, assets)])
-
-
-def _evaluation(found: Evaluation, task: str) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "classes": {
-            one.name: {
-                "f1": one.f1,
-                "precision": one.precision,
-                "recall": one.recall,
-                "truePositiveCount": one.true_positives,
-                "trueNegativeCount": found.documents - one.true_positives - one.false_positives - one.false_negatives,
-                "falsePositiveCount": one.false_positives,
-                "falseNegativeCount": one.false_negatives,
-            }
-            for one in found.classes
-        },
-        "microF1": found.f1_micro,
-        "microPrecision": found.precision_micro,
-        "microRecall": found.recall_micro,
-        "macroF1": found.f1_macro,
-        "macroPrecision": found.precision_macro,
-        "macroRecall": found.recall_macro,
-    }
-    if task == "single_label":
-        shown["confusionMatrix"] = dict(_matrix(found.confusion))
-    return shown
-
-
-def _matrix(confusion: Mapping[tuple[str, str], int]) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
-    """A row for each label that documents have, in percent of the row and in documents; zeros are left out."""
-    for actual in sorted({pair[0] for pair in confusion}):
-        row = {given: count for (of, given), count in sorted(confusion.items()) if of == actual}
-        total = sum(row.values())
-        yield actual, {one: {"normalizedValue": 100 * n / total, "rawValue": float(n)} for one, n in row.items()}

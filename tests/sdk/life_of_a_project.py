@@ -84,6 +84,12 @@ results = list(model.list_model_evaluation_results("m1", string_index_type="Utf1
 assert len(results) >= 2
 assert all(one.custom_single_label_classification_result.expected_class in LABELS for one in results)
 
+halves = m.EvaluationDetails(kind="percentage", training_split_percentage=50, testing_split_percentage=50)
+measured = model.begin_evaluate_model("m1", halves, **SOON).result()
+assert (measured.model_label, measured.percent_complete) == ("m1", 100)
+assert model.get_model_evaluation_summary("m1").evaluation_options.testing_split_percentage == 50
+model.begin_load_snapshot("m1", **SOON).result()
+
 deployment = project.deployment
 for name in ("production", "staging"):
     body = m.CreateDeploymentDetails(trained_model_label="m1")

@@ -285,6 +285,51 @@ async def test_a_model_gives_the_labels_back_that_it_was_trained_on(serve_it: An
         assert await labels() == given["assets"]["documents"]
 
 
+async def test_a_model_is_measured_again_on_the_labels_of_today(serve_it: Any) -> None:
+    async with serve_it() as server:
+        await trained(server, evaluationOptions={"kind": "manual"})
+
+        async def measured() -> tuple[Any, int]:
+            summary = (await ask(server, "GET", "/p/models/m1/evaluation/summary-result")).json()
+            query = {"stringIndexType": "Utf16CodeUnit"}
+            results = (await ask(server, "GET", "/p/models/m1/evaluation/result", **query)).json()["value"]
+            return summary["evaluationOptions"], len(results)
+
+        assert await measured() == ({"kind": "manual"}, len(MULTI) // 4)
+        halves = {"kind": "percentage", "trainingSplitPercentage": 50, "testingSplitPercentage": 50}
+        begun = await ask(server, "POST", "/p/models/m1/:evaluate", halves)
+        assert "/p/models/m1/evaluate/jobs/" in begun.headers["operation-location"]
+        done = await ended(server, begun)
+        assert (done["status"], done["result"]) == (
+            "succeeded",
+            {
+                "evaluationOptions": halves,
+                "modelLabel": "m1",
+                "trainingConfigVersion": "2022-05-01",
+                "percentComplete": 100,
+            },
+        )
+        in_training = sum(number % 4 != 3 for number in range(len(MULTI)))
+        assert await measured() == (halves, in_training // 2)
+        nothing = exported()
+        nothing["assets"]["documents"] = []
+        await ended(server, await ask(server, "POST", "/p/:import", nothing))
+        failed = await ended(server, await ask(server, "POST", "/p/models/m1/:evaluate", {}))
+        assert (failed["status"], failed["errors"][0]["code"]) == ("failed", "InvalidArgument")
+        assert await measured() == (halves, in_training // 2)
+
+
+async def test_a_model_that_is_deleted_while_it_is_measured_does_not_come_back(serve_it: Any) -> None:
+    async with serve_it() as server:
+        await trained(server)
+    async with serve_it(works=False) as server:
+        await ask(server, "POST", "/p/models/m1/:evaluate", {})
+        await ask(server, "DELETE", "/p/models/m1")
+        async with server.jobs.working():
+            await server.idle()
+        assert (await ask(server, "GET", "/p/models")).json() == {"value": []}
+
+
 async def test_a_project_that_is_deleted_gives_its_training_up_and_leaves_nothing(serve_it: Any) -> None:
     async with serve_it(works=False) as server:
         await ask(server, "POST", "/p/:import", exported())
@@ -345,6 +390,8 @@ async def test_requests_that_make_no_sense_are_refused(serve_it: Any) -> None:
             (400, await ask(server, "POST", "/p/deployments/:swap", {})),
             (404, await ask(server, "POST", "/p/deployments/:swap", swapped)),
             (404, await ask(server, "POST", "/p/models/m/:load-snapshot")),
+            (404, await ask(server, "POST", "/p/models/m/:evaluate", {})),
+            (404, await ask(server, "GET", "/p/models/m/evaluate/jobs/x")),
             (404, await ask(server, "POST", "/p/:export", stringIndexType="Utf16CodeUnit", trainedModelLabel="m")),
             (400, await ask(server, "POST", "/p/:export", stringIndexType="Bytes")),
             (400, await ask(server, "POST", "/p/:import", of_another_kind)),

@@ -35,6 +35,12 @@ BODIES: list[tuple[str, str, bytes, Any]] = [
             "evaluationOptions": {"kind": "percentage", "trainingSplitPercentage": 80, "testingSplitPercentage": 20},
         },
     ),
+    (
+        "POST",
+        f"{BASE}/p/models/m1/:evaluate",
+        GA,
+        {"kind": "percentage", "trainingSplitPercentage": 80, "testingSplitPercentage": 20},
+    ),
     ("PUT", f"{BASE}/p/deployments/d", GA, {"trainedModelLabel": "m1", "assignedResourceIds": ["x"]}),
     ("POST", f"{BASE}/p/deployments/:swap", GA, {"firstDeploymentName": "d", "secondDeploymentName": "d"}),
     ("POST", P, b"", {**of_2021.PROJECT, "name": "other"}),
