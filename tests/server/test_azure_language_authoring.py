@@ -319,6 +319,18 @@ async def test_a_model_is_measured_again_on_the_labels_of_today(serve_it: Any) -
         assert await measured() == (halves, in_training // 2)
 
 
+async def test_a_model_that_is_trained_again_before_it_is_measured_keeps_its_own_evaluation(serve_it: Any) -> None:
+    async with serve_it() as server:
+        await trained(server)
+    async with serve_it(works=False) as server:
+        await ask(server, "POST", "/p/:train", {"modelLabel": "m1", "evaluationOptions": {"kind": "manual"}})
+        begun = await ask(server, "POST", "/p/models/m1/:evaluate", {})
+        async with server.jobs.working():
+            assert (await ended(server, begun))["status"] == "cancelled"
+        summary = (await ask(server, "GET", "/p/models/m1/evaluation/summary-result")).json()
+        assert summary["evaluationOptions"] == {"kind": "manual"}
+
+
 async def test_a_model_that_is_deleted_while_it_is_measured_does_not_come_back(serve_it: Any) -> None:
     async with serve_it() as server:
         await trained(server)
