@@ -27,7 +27,8 @@ Behaviour chosen where the service's is not documented:
   have their place in it. Statistics are always those of the whole task; a transaction is 1,000 characters begun.
 * Cancelling takes effect at once, with no results kept; a job that has ended is a 400 InvalidRequest. Unknown jobs
   and those older than 24 hours are 404 NotFound.
-* When more requests wait than the server wants to hold, it answers 503 with Retry-After.
+* When more requests wait than the server wants to hold, it answers 503 with Retry-After. Where documented rates are
+  kept, it is today's: 1,000 requests a minute, of all three operations together.
 
 Not done: the synchronous `:analyze-text`, other kinds of task, warnings; `stringIndexType` has no effect
 (nothing here has an offset), nor has `loggingOptOut` (nothing is logged, and text is deleted when its job ends).
