@@ -339,3 +339,21 @@ async def test_what_cannot_be_is_refused(  # noqa: PLR0917  the parameters of a 
     response = await server.client.request(method, f"{BASE}{path}", params={"api-version": FIRST, **query}, json=body)
     assert refusal(response) == expected
     assert (await shown(server))["version"] == 1
+
+
+async def test_operations_are_counted_by_what_they_do(serve: Serve, samples: str) -> None:
+    async with serve(containers=[samples], works=False) as server:
+        for method, path, name, query in (
+            ("PUT", CATEGORY, "manage", {}),
+            ("POST", f"{CATEGORY}:build", "train", {"version": 1}),
+            ("GET", CATEGORY, "poll", {}),
+            ("GET", "/text/categories/operations/x", "poll", {}),
+            ("GET", "/text/categories", "manage", {}),
+            ("DELETE", CATEGORY, "manage", {}),
+        ):
+            body = asked() if method == "PUT" else None
+            status = str((await call(server, method, path, FIRST, body, **query)).status_code)
+            labels = {"api": "content_safety", "operation": name, "status": status}
+            total = server.telemetry.registry.get_sample_value("labelstream_server_requests_total", labels)
+            assert total, (method, path, name, status)
+        assert "submit" not in server.telemetry.page().decode()
