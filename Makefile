@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime ## classify sample tickets from end to end, with nothing 
 	@$(VENV)/bin/labelstream demo $(ARGS)
 
 test: $(VENV)/.dev ## run the tests, those against real Apache Kafka too where Java 17 and Maven are installed
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev ## check style and types
 	$(VENV)/bin/ruff check

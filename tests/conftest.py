@@ -1,4 +1,8 @@
-"""Where every test has to run (`REQUIRE_ALL_TESTS=1`, as in `.ci/run`), a test that is skipped has failed."""
+"""Where every test has to run (`REQUIRE_ALL_TESTS=1`, as in `.ci/run`), a test that is skipped has failed.
+
+The suite can run in several processes (`-n`, as `make test` does): the tests of a file stay together, for what they
+share, and those that need the broker are all in one process, for the same reason.
+"""
 
 import os
 from collections.abc import Generator
@@ -15,32 +19,52 @@ _skipped = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_skipped] = []
+    config.pluginmanager.register(_Listening(config.stash[_skipped]))
+
+
+@pytest.hookimpl(trylast=True)  # once all marks are made
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("kafka" if item.get_closest_marker("kafka") else str(item.path)))
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
-        _fail_where_all_must_run(report, item.config)
+        _fail_where_all_must_run(report)
     return report
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if report.skipped:
-        _fail_where_all_must_run(report, collector.config)
+        _fail_where_all_must_run(report)
     return report
 
 
-def _fail_where_all_must_run(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
+def _fail_where_all_must_run(report: pytest.TestReport | pytest.CollectReport) -> None:
     if os.environ.get("REQUIRE_ALL_TESTS") == "1":
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"{reason}\nThat is a failure here, as REQUIRE_ALL_TESTS=1 asks for every test to run."
-        config.stash[_skipped].append(report.nodeid)
+        report.was_skipped = True  # type: ignore[union-attr]  it goes along from process to process
+
+
+class _Listening:
+    """Hears of every report, of whichever process."""
+
+    def __init__(self, skipped: list[str]) -> None:
+        self._skipped = skipped
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if hasattr(report, "was_skipped"):
+            self._skipped.append(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if hasattr(report, "was_skipped"):
+            self._skipped.append(report.nodeid)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: what follows the yield is printed last

@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,27 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         fetch_jars()
     except KafkaUnavailable as error:
         session.config.stash[_unavailable] = str(error)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Have the process that others work for know, too."""
+    config = session.config
+    if _unavailable in config.stash and (output := getattr(config, "workeroutput", None)) is not None:
+        output["kafka"] = config.stash[_needing], config.stash[_unavailable]
+
+
+class _Hearing:
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        if found := getattr(node, "workeroutput", {}).get("kafka"):
+            self._config.stash[_needing], self._config.stash[_unavailable] = found
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Hearing(config))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: what follows the yield is printed last

@@ -1,5 +1,6 @@
 """Environments of their own for SDKs whose versions do not go together with those that the tests have."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -11,16 +12,22 @@ _MADE = HERE.parents[1] / "build" / "sdk"
 
 
 def python(name: str) -> Path:
-    """The interpreter of the environment that `NAME.txt` locks, made where it is not there yet."""
-    lock = HERE / f"{name}.txt"
-    environment = _MADE / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    """The interpreter of the environment that `NAME.txt` locks, made where it is not there yet.
+
+    Whoever comes second waits for the first.
+    """
+    pinned = HERE / f"{name}.txt"
+    environment = _MADE / f"{name}-{hashlib.sha256(pinned.read_bytes()).hexdigest()[:12]}"
     interpreter = environment / "bin" / "python"
-    if not (environment / "complete").exists():
-        shutil.rmtree(environment, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        install = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--require-hashes", "-r")
-        subprocess.run([interpreter, *install, lock], check=True)
-        (environment / "complete").touch()
+    _MADE.mkdir(parents=True, exist_ok=True)
+    with (_MADE / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (environment / "complete").exists():
+            shutil.rmtree(environment, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+            install = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--require-hashes", "-r")
+            subprocess.run([interpreter, *install, pinned], check=True)
+            (environment / "complete").touch()
     return interpreter
 
 

@@ -61,8 +61,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("method", "GET", "InvalidSignatureException"),
     ("service", "s3", "InvalidSignatureException"),
     ("x-amz-more", b"not signed", "InvalidSignatureException"),
-    ("now", datetime.now(UTC).timestamp() + 3600, "InvalidSignatureException"),
-    ("now", datetime.now(UTC).timestamp() - 3600, "InvalidSignatureException"),
+    ("now", 3600, "InvalidSignatureException"),
+    ("now", -3600, "InvalidSignatureException"),
     ("host", b"elsewhere", "InvalidSignatureException"),
     ("x-amz-target", b"Comprehend_20171127.DeleteEndpoint", "InvalidSignatureException"),
     ("x-amz-date", b"20000101T000000Z", "IncompleteSignatureException"),
@@ -75,7 +75,9 @@ CHANGES: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("what", "value", "code"), CHANGES)
 def test_what_is_changed_on_the_way_is_not(what: str, value: Any, code: str) -> None:
     request = signed()
-    if what in request:
+    if what == "now":
+        request["now"] += value
+    elif what in request:
         request[what] = value
     elif value is None:
         del request["headers"][what.encode()]
