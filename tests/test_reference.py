@@ -23,6 +23,7 @@ from service.routing import OURS, Message, dead_letter, route
 from service.server import app, comprehend
 from service.server import telemetry as server_telemetry
 from service.server.gateway import Gateway, Resource
+from service.settings import reading
 from service.streams.files import _letter
 from service.streams.kafka_failures import smaller as lighter
 from service.transport import PacedClient
@@ -81,7 +82,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_every_setting_says_what_it_means() -> None:
     silent = [path for (path, _), setting in SETTINGS.items() if not setting.field.description]
-    assert silent == [], "these settings have no docstring under them in service/settings.py"
+    assert silent == [], "these settings have no docstring under them in service/settings"
 
 
 def test_every_variable_sets_what_it_stands_beside(environment: pytest.MonkeyPatch) -> None:
@@ -94,7 +95,7 @@ def test_every_variable_sets_what_it_stands_beside(environment: pytest.MonkeyPat
             environment.setenv(setting.variable, setting.variable)
             wanted[path.replace("NAME", "name")] = setting.variable
     environment.setenv("LABELSTREAM_STREAMS", '[{"name": "LABELSTREAM_STREAMS"}]')
-    found = dict(leaves(EnvSettingsSource(settings._Overridden)()))
+    found = dict(leaves(EnvSettingsSource(reading._Overridden)()))
     assert found == wanted | {"streams[].name": "LABELSTREAM_STREAMS"}
 
 

@@ -1,0 +1,51 @@
+"""The settings: one frozen tree, read from a YAML file and `LABELSTREAM_…__…` environment variables.
+
+A part of the service receives its own branch, never the root. Unknown keys are errors that name the nearest known one;
+durations are written `200ms`, `30s`, `5m` or `1h`, sizes `512KiB`, `64MiB`, plain numbers are seconds and bytes.
+"""
+
+from service.settings.accounts import Account, Local
+from service.settings.amazon import Aws, ClassifierArn, Comprehend, ComprehendJobs, EndpointArn, RoleArn, S3Folder
+from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentUnderstanding, HarmCategory
+from service.settings.kafka import Kafka
+from service.settings.limits import Limits
+from service.settings.reading import load, parse
+from service.settings.streams import Batch, Capacity, Fields, Route, Stream
+from service.settings.tree import Health, Log, Settings
+from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic, is_loopback
+
+__all__ = [
+    "Account",
+    "Aws",
+    "Azure",
+    "AzureLanguage",
+    "Batch",
+    "Branch",
+    "Bytes",
+    "Capacity",
+    "ClassifierArn",
+    "Comprehend",
+    "ComprehendJobs",
+    "ContentSafety",
+    "ContentUnderstanding",
+    "EndpointArn",
+    "Fields",
+    "HarmCategory",
+    "Health",
+    "Kafka",
+    "Limits",
+    "Local",
+    "Log",
+    "Pointer",
+    "RoleArn",
+    "Route",
+    "S3Folder",
+    "Seconds",
+    "Settings",
+    "Share",
+    "Stream",
+    "Topic",
+    "is_loopback",
+    "load",
+    "parse",
+]

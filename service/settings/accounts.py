@@ -1,0 +1,35 @@
+"""Who can classify: every kind of account."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+)
+
+from service.settings.amazon import Comprehend, ComprehendJobs
+from service.settings.azure import AzureLanguage, ContentSafety, ContentUnderstanding
+from service.settings.limits import Limits
+from service.settings.values import Branch
+
+
+class Local(Branch):
+    """A model trained by `labelstream models train`, answered by this process itself."""
+
+    provider: Literal["local"]
+    """What kind of account this is."""
+    model: Path
+    """The folder of the trained model."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """How many batches are answered at once."""
+
+    @property
+    def limits(self) -> Limits:
+        """As many calls at once as there are threads."""
+        return Limits(in_flight=self.threads)
+
+
+Account = Annotated[
+    AzureLanguage | ContentSafety | ContentUnderstanding | Comprehend | ComprehendJobs | Local,
+    Field(discriminator="provider"),
+]

@@ -1,0 +1,130 @@
+"""What is read, who classifies it, and where the answers go."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic
+
+
+class Fields(Branch):
+    """Where in a record the document is: `json` values addressed by JSON pointers (RFC 6901), or the whole as `text`.
+
+    Several text pointers are joined by line breaks, in order; those that are missing or null are left out, as long as
+    one is there.
+    """
+
+    format: Literal["json", "text"] = "json"
+    """Whether a record is JSON, or its whole value is the text."""
+    id: Pointer | None = "/id"
+    """Where the document's id is; a record without one is named by its position."""
+    text: Annotated[tuple[Pointer, ...], Field(min_length=1)] = ("/text",)
+    """Where the text is; one pointer need not be a list."""
+    language: Pointer | None = None
+    """Where the language code is that is sent along; without one the classifier's own language holds."""
+    max_characters: Annotated[int, Field(ge=1)] | None = None
+    """Longer texts become dead letters; what the accounts take holds in any case."""
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class Batch(Branch):
+    """How many documents go into one call at most, and how long the first of them may wait for company."""
+
+    documents: Annotated[int, Field(ge=1)] = 25
+    """The most documents of a call, thousands for `comprehend_jobs`; what the accounts take holds in any case."""
+    characters: Annotated[int, Field(ge=1)] = 125_000
+    """The most characters of a call; what the accounts take holds in any case."""
+    wait: Seconds = 0.2
+    """How long the first document may wait for company."""
+
+
+class Capacity(Branch):
+    """What may be in hand at once, read but not yet answered: the back-pressure on the input.
+
+    More rides out slow answers; less means less memory and fewer repeats after a crash.
+    """
+
+    documents: Annotated[int, Field(ge=1)] = 4_000
+    """The most records in hand."""
+    bytes: Bytes = 64 * 1024**2
+    """The most bytes of records in hand."""
+
+
+class Route(Branch):
+    """A copy of the result to another topic: when it has `class`, or its best class scores less than `best_below`."""
+
+    class_: str | None = Field(default=None, alias="class")
+    """A class that the result has; give this or `best_below`."""
+    at_least: Share = 0.0
+    """The score that `class` has at least; a class without a score counts as certain."""
+    severity_at_least: Annotated[int, Field(ge=1, le=7)] = 1
+    """The severity that `class` has at least; a class without one counts as severe."""
+    best_below: Share | None = None
+    """What the best score is below; no class at all counts as 0."""
+    to: Topic
+    """The topic that gets the copy."""
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Self:
+        if (self.class_ is None) == (self.best_below is None):
+            raise ValueError("give either class (with at_least) or best_below")
+        for name in ("at_least", "severity_at_least"):
+            if self.best_below is not None and name in self.model_fields_set:
+                raise ValueError(f"{name} goes with class, not with best_below")
+        return self
+
+
+class Stream(Branch):
+    """One input topic, the accounts that classify it in order of preference, and where the answers go."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    """What the stream is called in results."""
+    input: Topic
+    """The topic that is read."""
+    document: Fields = Fields()
+    classify_with: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Accounts in order of preference, the first that can answer; one need not be a list."""
+    batch: Batch = Batch()
+    capacity: Capacity = Capacity()
+    output: Topic
+    """The topic that gets every result."""
+    routes: tuple[Route, ...] = ()
+    dead_letter: Topic
+    """The topic that gets documents that are themselves bad, as they came."""
+    tombstones: Literal["dead_letter", "skip"] = "dead_letter"
+    """What becomes of records without a value."""
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """Whether a crash may repeat results; with `exactly_once`, readers of committed transactions see each once."""
+    commit_every: Annotated[Seconds, Field(gt=0)] | None = None
+    """How often is committed what is done; else every second, or every 200ms with `exactly_once`."""
+    drain: Seconds = 25.0
+    """How long a stop or a rebalance waits for what is out at a classifier."""
+
+    @field_validator("classify_with", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _no_loop(self) -> Self:
+        if self.input in self.topics_written:
+            raise ValueError(f"the input topic {self.input!r} is also written to: documents would go round for ever")
+        return self
+
+    @property
+    def seconds_between_commits(self) -> float:
+        """What `commit_every` says, or is when it says nothing."""
+        return self.commit_every or (0.2 if self.delivery == "exactly_once" else 1.0)
+
+    @property
+    def topics_written(self) -> tuple[str, ...]:
+        """Every topic that results, copies and dead letters go to, each once."""
+        return tuple(dict.fromkeys((self.output, *(route.to for route in self.routes), self.dead_letter)))

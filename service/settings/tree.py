@@ -1,0 +1,68 @@
+"""The root, and what every worker has once."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from service.settings.accounts import Account
+from service.settings.kafka import Kafka
+from service.settings.streams import Stream
+from service.settings.values import Branch, nearest
+
+
+class Health(Branch):
+    """Where `/livez`, `/readyz` and `/metrics` are answered; no document or key is ever shown there."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+    """The port to listen on; 0 takes a free one."""
+
+
+class Log(Branch):
+    """How much is said and in which form: `auto` is readable lines on a terminal and JSON elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines that are written."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """The form of a line."""
+
+
+class Settings(Branch):
+    """The whole tree; see `config/triage.yaml` for every setting with its reason."""
+
+    kafka: Kafka
+    delivery: Literal["at_least_once"] = "at_least_once"
+    """A result is published before its offset is committed: none is lost, some may come twice."""
+    accounts: Annotated[dict[str, Account], Field(min_length=1)]
+    streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
+    health: Health = Health()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        names = [stream.name for stream in self.streams]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"streams: the name {twice.pop()!r} is given twice")
+        inputs = [stream.input for stream in self.streams]
+        if shared := {topic for topic in inputs if inputs.count(topic) > 1}:
+            raise ValueError(
+                f"streams: the input {shared.pop()!r} is given twice: members of one group share a topic's records,"
+                " so each stream would see a part of them"
+            )
+        for i, stream in enumerate(self.streams):
+            if stream.drain >= min(self.kafka.rebalance_timeout, self.kafka.request_timeout):
+                raise ValueError(
+                    f"streams[{i}].drain: {stream.drain:g} s is not below kafka.rebalance_timeout"
+                    f" ({self.kafka.rebalance_timeout:g} s) and kafka.request_timeout"
+                    f" ({self.kafka.request_timeout:g} s), so a rebalance would not wait for it"
+                )
+            for name in stream.classify_with:
+                if name not in self.accounts:
+                    raise ValueError(
+                        f"streams[{i}].classify_with: no account {name!r}, {nearest(name, list(self.accounts))}"
+                    )
+        return self
