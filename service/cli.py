@@ -4,29 +4,25 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or data, 130 interrup
 """
 
 import asyncio
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-import orjson
 import structlog
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from service import bench as benchmark
-from service import checks, logs, settings, worker
+from service import checks, console, logs, settings, worker
 from service import classify as classifying
 from service import demo as demonstration
-from service.errors import Misconfigured, Unavailable
-from service.model import evaluate as evaluation
-from service.model import examples
-from service.model.classifier import Classifier, ModelError
+from service.errors import CallFailed, Misconfigured
+from service.lifecycle import commands
+from service.model.classifier import ModelError
 from service.model.examples import ExamplesError
 from service.progress import Steps
 from service.server import app as serving
@@ -42,18 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models = typer.Typer(help="Train and evaluate embedded models.", no_args_is_help=True)
-app.add_typer(models, name="models")
+app.add_typer(commands.models, name="models")
 
 Config = Annotated[Path, typer.Argument(help="The configuration, a YAML file; see config/triage.yaml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object to standard output, for programs.")]
-
-
-class Task(StrEnum):
-    """What a document may have: one class, or any number."""
-
-    SINGLE_LABEL = "single_label"
-    MULTI_LABEL = "multi_label"
 
 
 class LogLevel(StrEnum):
@@ -77,22 +64,22 @@ def run(config: Config) -> None:
     """Classify the configured streams until SIGTERM or SIGINT."""
     wanted = settings.load(config)
     logs.configure(wanted.log)
-    _run(lambda stop: worker.work(wanted, stop))
+    console.run(lambda stop: worker.work(wanted, stop))
 
 
 @app.command()
-def check(config: Config, as_json: AsJson = False) -> None:
+def check(config: Config, as_json: console.AsJson = False) -> None:
     """Open everything that `run` would open, ask each account whether it lets us in, and close again."""
     wanted = settings.load(config)
     logs.configure(Log(level="error"))
-    findings = _run_unless_interrupted(checks.check(wanted))
+    findings = console.run_unless_interrupted(checks.check(wanted))
     well = all(finding.ok for finding in findings)
     if as_json:
-        _print_json({"ok": well, "checks": findings})
+        console.print_json({"ok": well, "checks": findings})
     else:
         for finding in findings:
             mark = "[green]ok[/]" if finding.ok else "[red]no[/]"
-            _out().print(f"{mark}  {escape(finding.said)}", highlight=False, soft_wrap=True)
+            console.out().print(f"{mark}  {escape(finding.said)}", highlight=False, soft_wrap=True)
     if not well:
         raise typer.Exit(1)
 
@@ -106,7 +93,7 @@ def classify(  # noqa: PLR0917  options, which Typer reads by name
     model: Annotated[Path | None, typer.Option(help="Classify with this trained model.")] = None,
     config: Annotated[Path | None, typer.Option(help="Classify with the accounts of this configuration.")] = None,
     stream: Annotated[str | None, typer.Option(help="Which stream of the configuration.")] = None,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Classify files; a run that is broken off goes on where it stopped when it is started again."""
     logs.configure(Log(level="warning"))
@@ -118,12 +105,12 @@ def classify(  # noqa: PLR0917  options, which Typer reads by name
         configured = settings.load(config)
         known, edges = configured.accounts, classifying.configured_stream(configured, stream)
     total = sum(path.stat().st_size for path in inputs if path.exists())
-    with Steps(_err()).step(f"classifying {len(inputs)} file(s)", total) as advance:
-        summary = _run(lambda stop: classifying.classify(inputs, out, known, edges, stop=stop, advance=advance))
+    with Steps(console.err()).step(f"classifying {len(inputs)} file(s)", total) as advance:
+        summary = console.run(lambda stop: classifying.classify(inputs, out, known, edges, stop=stop, advance=advance))
     if as_json:
-        _print_json(summary)
+        console.print_json(summary)
     else:
-        _out().print(
+        console.out().print(
             f"{summary.classified:,} classified into {summary.output}, {summary.dead_letters:,} refused,"
             f" in {summary.seconds:.1f} s",
             highlight=False,
@@ -138,16 +125,16 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Labelled documents of your own (JSON lines).")] = None,
     documents: Annotated[int | None, typer.Option(min=1, help="How many to stream, repeating them if need be.")] = None,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka to run on.")] = None,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Show the whole service at work on this machine, with nothing but this package."""
     logs.configure(Log(level="warning"))
     options = demonstration.Options(scenario.value, data, documents, bootstrap)
-    report = _run_unless_interrupted(demonstration.demo(options, Steps(_err())))
+    report = console.run_unless_interrupted(demonstration.demo(options, Steps(console.err())))
     if as_json:
-        _print_json(report)
+        console.print_json(report)
     else:
-        _out().print(_demo_table(report))
+        console.out().print(_demo_table(report))
     if report.lost or report.duplicates or report.committed != report.documents:
         raise typer.Exit(1)
 
@@ -247,74 +234,21 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
             sys.stdout.flush()
             await stop.wait()
 
-    _run(serve_until)
+    console.run(serve_until)
 
 
 @app.command()
 def bench(
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka to measure on.")] = None,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Measure what the pipeline costs, beside its goals; takes about a minute and wants a machine at rest."""
     logs.configure(Log(level="warning"))
-    report = benchmark.bench(bootstrap, Steps(_err()))
+    report = benchmark.bench(bootstrap, Steps(console.err()))
     if as_json:
-        _print_json({**asdict(report), "figures": report.figures()})
+        console.print_json({**asdict(report), "figures": report.figures()})
     else:
-        _out().print(_bench_table(report))
-
-
-@models.command("train")
-def train_model(
-    file: Annotated[Path, typer.Argument(help="Labelled documents, JSON lines: id, text, and labels or label.")],
-    out: Annotated[Path, typer.Option(help="The folder that the model is written to.")],
-    task: Annotated[Task | None, typer.Option(help="By default, as the labels have it.")] = None,
-    split: Annotated[str | None, typer.Option(help="Learn from the rows of this split alone.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train an embedded model and say what it is worth by its own training rows."""
-    rows = examples.select(examples.read(file), split)
-    wanted = task.value if task else examples.infer_task(rows)
-    from service.model import train  # noqa: PLC0415  a second of scikit-learn that nothing else needs
-
-    with Steps(_err()).step(f"training on {len(rows):,} documents") as advance:
-        trained = train.train(rows, task=wanted, name=out.name, progress=lambda done, _: advance(done))
-    try:
-        path = trained.save(out)
-    except OSError as error:
-        raise Misconfigured(f"--out {out}: the model cannot be written there: {error.strerror}") from None
-    for warning in trained.warnings:
-        _err().print(f"[yellow]note[/]  {escape(warning)}", highlight=False)
-    if as_json:
-        estimate = trained.estimate.to_json()
-        _print_json(
-            {
-                "model": path,
-                "documents": trained.documents,
-                "unlabelled": trained.unlabelled,
-                "warnings": trained.warnings,
-                "estimate": estimate,
-            }
-        )
-    else:
-        _out().print(f"{path}: learnt {len(trained.classifier.labels)} classes from {trained.documents:,} documents")
-        _out().print(_evaluation_table(trained.estimate, "by cross-validation"))
-
-
-@models.command("evaluate")
-def evaluate_model(
-    model: Annotated[Path, typer.Argument(help="A trained model's folder.")],
-    file: Annotated[Path, typer.Argument(help="Labelled documents, JSON lines.")],
-    split: Annotated[str | None, typer.Option(help="Measure on the rows of this split alone.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a model on labelled documents that it has not learnt from."""
-    rows = examples.select(examples.read(file), split)
-    measured = evaluation.evaluate(Classifier.load(model), rows)
-    if as_json:
-        _print_json(measured.to_json())
-    else:
-        _out().print(_evaluation_table(measured, str(model)))
+        console.out().print(_bench_table(report))
 
 
 def main() -> None:
@@ -333,12 +267,12 @@ def _ended(error: BaseException) -> int:
     causes = list(_leaves(error))
     if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
         return 130
-    known = [cause for cause in causes if isinstance(cause, (*_WRONG_INPUT, Unavailable))]
+    known = [cause for cause in causes if isinstance(cause, (*_WRONG_INPUT, CallFailed))]
     if len(known) < len([cause for cause in causes if not isinstance(cause, asyncio.CancelledError)]):
         structlog.get_logger("service").critical("failed", exc_info=error)
         return 1
     for said in dict.fromkeys(str(cause) for cause in known):
-        _err().print(f"[red]labelstream:[/] {escape(said)}", highlight=False, soft_wrap=True)
+        console.err().print(f"[red]labelstream:[/] {escape(said)}", highlight=False, soft_wrap=True)
     return 2 if any(isinstance(cause, _WRONG_INPUT) for cause in known) else 1
 
 
@@ -348,59 +282,6 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
-
-
-def _run(command: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run a command to its end; the first SIGTERM or SIGINT asks it to stop, a second one interrupts it."""
-
-    async def running() -> T:
-        stop, me = asyncio.Event(), asyncio.current_task()
-
-        def asked() -> None:
-            if stop.is_set() and me is not None:
-                me.cancel()
-            stop.set()
-
-        _on_signal(asked)
-        return await command(stop)
-
-    return _looped(running())
-
-
-def _run_unless_interrupted(command: Coroutine[Any, Any, T]) -> T:
-    """Run a command to its end; the first SIGTERM or SIGINT interrupts it, as there is nothing to finish."""
-
-    async def running() -> T:
-        if (me := asyncio.current_task()) is not None:
-            _on_signal(me.cancel)
-        return await command
-
-    return _looped(running())
-
-
-def _on_signal(act: Callable[[], object]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, act)
-
-
-def _looped(running: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=worker.loop_factory()) as runner:
-        try:
-            return runner.run(running)
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-
-
-def _out() -> Console:
-    return Console()
-
-
-def _err() -> Console:
-    return Console(stderr=True)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
 
 
 def _demo_table(report: demonstration.Report) -> Table:
@@ -436,15 +317,6 @@ def _bench_table(report: benchmark.Report) -> Table:
     )
     table.add_row("added latency at half load, median", f"{report.added_latency_ms['p50']:g} ms", "", "")
     table.add_row("peak memory", f"{report.peak_memory_mb:g} MB", "", "")
-    return table
-
-
-def _evaluation_table(measured: evaluation.Evaluation, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in ("documents", "accuracy", "micro-F1", "macro-F1", "calibration error"):
-        table.add_column(column, justify="right")
-    shares = (measured.accuracy, measured.f1_micro, measured.f1_macro, measured.ece)
-    table.add_row(f"{measured.documents:,}", *(f"{share:.3f}" for share in shares))
     return table
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 Advance = Callable[[float], None]
 """Told how much of a step is done so far."""
@@ -29,6 +29,16 @@ class Steps:
             yield lambda done: bar.update(task, completed=done)
             bar.update(task, completed=total)
 
+    @contextmanager
+    def waiting(self) -> Iterator["Waiting"]:
+        """Something that takes as long as it takes, in steps that are not known before."""
+        if not self._console.is_terminal:
+            yield Waiting(self._console)
+            return
+        columns = TextColumn("{task.description:<44}", markup=False), BarColumn(), TimeElapsedColumn()
+        with Progress(*columns, console=self._console) as bars:
+            yield Waiting(self._console, bars)
+
     def _lines(self, title: str, total: float) -> Advance:
         began, said = time.monotonic(), 0
         self._console.print(f"{title} …", highlight=False)
@@ -42,3 +52,37 @@ class Steps:
                 self._console.print(f"  {share} after {time.monotonic() - began:.1f} s", highlight=False)
 
         return advance
+
+
+class Waiting:
+    """A wait: its steps one below the other, how far each is where that is known, and what is to be said meanwhile."""
+
+    def __init__(self, console: Console, bars: Progress | None = None) -> None:
+        self._console = console
+        self._bars = bars
+        self._bar: TaskID | None = None
+        self._began = time.monotonic()
+        self._told = 0
+
+    def step(self, title: str) -> None:
+        """Begin a step; the one before is done."""
+        self._told = 0
+        if self._bars is None:
+            self._console.print(f"{title} …", markup=False, highlight=False, soft_wrap=True)
+            return
+        if self._bar is not None:
+            self.advance(1)
+        self._bar = self._bars.add_task(title, total=None)
+
+    def advance(self, share: float) -> None:
+        """So much of the step is done, of 1."""
+        if self._bars is not None and self._bar is not None:
+            self._bars.update(self._bar, total=1.0, completed=share)
+        elif int(4 * share) > self._told:
+            self._told = int(4 * share)
+            self.say(f"{share:.0%}")
+
+    def say(self, words: str) -> None:
+        """A line that stays."""
+        after = f"  {time.monotonic() - self._began:,.0f} s  "
+        self._console.print(f"{after}{words}", markup=False, highlight=False, soft_wrap=True)

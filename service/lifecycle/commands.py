@@ -1,0 +1,264 @@
+"""`labelstream models`: embedded models in a folder (`--out`, or by the folder's name), or those of an account."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from service import console, settings
+from service.console import AsJson
+from service.errors import Misconfigured, Unavailable
+from service.lifecycle import evaluation as asking
+from service.lifecycle import lives
+from service.lifecycle.verbs import Doomed, Evaluation, Labelled, Life, Trained, Wanted
+from service.model import evaluate as measuring
+from service.model import examples
+from service.model.classifier import Classifier
+from service.progress import Steps
+
+T = TypeVar("T")
+
+models = typer.Typer(
+    help="Train, evaluate, deploy, list and delete models: embedded ones, or those of an account.",
+    no_args_is_help=True,
+)
+
+Account = Annotated[str, typer.Option(metavar="NAME", help="The account whose models they are.")]
+AccountOrNone = Annotated[str | None, typer.Option(metavar="NAME", help="The account whose model it is.")]
+Config = Annotated[
+    Path | None, typer.Option(envvar="LABELSTREAM_CONFIG", help="The configuration that the account is in.")
+]
+
+
+class Task(StrEnum):
+    """What a document may have: one class, or any number."""
+
+    SINGLE_LABEL = "single_label"
+    MULTI_LABEL = "multi_label"
+
+
+@models.command("train")
+def train_model(  # noqa: PLR0917  options, which Typer reads by name
+    file: Annotated[Path, typer.Argument(help="Labelled documents, JSON lines: id, text, and labels or label.")],
+    out: Annotated[Path | None, typer.Option(help="Train an embedded model, and write it to this folder.")] = None,
+    account: AccountOrNone = None,
+    config: Config = None,
+    name: Annotated[
+        str | None, typer.Option(help="What an account's model is to be called; by default after its rows.")
+    ] = None,
+    task: Annotated[Task | None, typer.Option(help="With --out; by default, as the labels have it.")] = None,
+    split: Annotated[str | None, typer.Option(help="Learn from the rows of this split alone.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model and say what it is worth: an embedded one by its own training rows, others as their service has it.
+
+    A service is waited for. Whoever gives the same command again after an interruption goes on waiting, where the
+    service lets the training be seen.
+    """
+    if (out is None) == (account is None):
+        raise typer.BadParameter("give either --out or --account")
+    if account is None and name is not None:
+        raise typer.BadParameter("--name goes with --account; --out names the folder")
+    if account is not None and task is not None:
+        raise typer.BadParameter("--task goes with --out; an account has a task of its own")
+    rows = examples.select(examples.read(file), split)
+    if account is not None:
+        _say_trained(account, _lived(account, config, lambda life: life.train(Labelled(rows, name))), as_json)
+    elif out is not None:
+        _train_embedded(rows, out, task, as_json)
+
+
+def _train_embedded(rows: list[examples.Example], out: Path, task: Task | None, as_json: bool) -> None:
+    wanted = task.value if task else examples.infer_task(rows)
+    from service.model import train  # noqa: PLC0415  a second of scikit-learn that nothing else needs
+
+    with Steps(console.err()).step(f"training on {len(rows):,} documents") as advance:
+        trained = train.train(rows, task=wanted, name=out.name, progress=lambda done, _: advance(done))
+    try:
+        path = trained.save(out)
+    except OSError as error:
+        raise Misconfigured(f"--out {out}: the model cannot be written there: {error.strerror}") from None
+    _note(*trained.warnings)
+    if as_json:
+        estimate = trained.estimate.to_json()
+        console.print_json(
+            {
+                "model": path,
+                "documents": trained.documents,
+                "unlabelled": trained.unlabelled,
+                "warnings": trained.warnings,
+                "estimate": estimate,
+            }
+        )
+    else:
+        learnt = f"learnt {len(trained.classifier.labels)} classes from {trained.documents:,} documents"
+        console.out().print(f"{path}: {learnt}")
+        console.out().print(_evaluation_table(trained.estimate, "by cross-validation"))
+
+
+def _say_trained(account: str, trained: Trained, as_json: bool) -> None:
+    _note(*trained.notes)
+    worth = trained.evaluation
+    if as_json:
+        told = {"account": account, "model": trained.model, "warnings": trained.notes}
+        console.print_json(told | {"evaluation": worth and worth.to_json()})
+        return
+    console.out().print(f"{trained.model.name}: {trained.model.state}", markup=False, highlight=False)
+    if worth is not None:
+        console.out().print(_evaluation_table(worth, f"{trained.model.name}, by {account}"))
+
+
+@models.command("evaluate")
+def evaluate_model(  # noqa: PLR0917  options, which Typer reads by name
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MODEL] [FILE]", help="An embedded model's folder; labelled documents, JSON lines."),
+    ] = None,
+    account: AccountOrNone = None,
+    config: Config = None,
+    name: Annotated[
+        str | None, typer.Option(help="Without FILE: the model, by default the one that the account asks.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Measure on the rows of this split alone.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model, or what an account answers, on labelled documents that it has not learnt from.
+
+    With an account and no FILE: what the account's service itself says that the model is worth.
+    """
+    given = list(paths or ())
+    if len(given) not in ((2,) if account is None else (0, 1)):
+        raise typer.BadParameter("give MODEL and FILE, or --account with or without FILE")
+    if name is not None and (account is None or given):
+        raise typer.BadParameter("--name goes with --account and no FILE, where a service is asked for its own figures")
+    if account is None:
+        rows = examples.select(examples.read(given[1]), split)
+        worth, of = Evaluation.of(measuring.evaluate(Classifier.load(given[0]), rows)), str(given[0])
+    elif given:
+        rows, branch = examples.select(examples.read(given[0]), split), _branch(account, config)
+        with Steps(console.err()).step(f"classifying {len(rows):,} documents", len(rows)) as advance:
+            answering = asking.measured(account, branch, rows, advance)
+            worth, of = Evaluation.of(console.run_unless_interrupted(answering)), account
+    else:
+        worth, of = _lived(account, config, lambda life: life.evaluate(name)), f"{name or 'the model'}, by {account}"
+    if as_json:
+        console.print_json(worth.to_json())
+    else:
+        console.out().print(_evaluation_table(worth, of))
+
+
+@models.command("deploy")
+def deploy_model(
+    account: Account,
+    config: Config = None,
+    name: Annotated[str | None, typer.Option(metavar="MODEL", help="A model other than the newest.")] = None,
+    deployment: Annotated[
+        str | None, typer.Option("--as", metavar="DEPLOYMENT", help="A deployment other than the account's own.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an account be answered by a model, and wait until it is."""
+    wanted = Wanted(name, deployment)
+    deployed = _lived(account, config, lambda life: life.deploy(wanted))
+    if as_json:
+        console.print_json({"account": account} | asdict(deployed))
+        return
+    said = f"{deployed.deployed_as}: answers with {deployed.model}"
+    console.out().print(said, markup=False, highlight=False, soft_wrap=True)
+    _note(*deployed.notes)
+
+
+@models.command("list")
+def list_models(account: Account, config: Config = None, as_json: AsJson = False) -> None:
+    """Show the models of an account, and what answers with them."""
+    found = _lived(account, config, lambda life: life.list())
+    if as_json:
+        console.print_json([asdict(each) for each in found])
+        return
+    table = Table(title=f"models of {escape(account)}", title_justify="left")
+    for column in ("model", "state", "trained at", "deployed as"):
+        table.add_column(column, overflow="fold")
+    for each in found:
+        row = (each.name, each.state, each.trained_at or "", ", ".join(each.deployed_as))
+        table.add_row(*map(escape, row))
+    console.out().print(table)
+
+
+@models.command("delete")
+def delete_model(  # noqa: PLR0917  options, which Typer reads by name
+    account: Account,
+    model: Annotated[str | None, typer.Argument(help="The model to delete.")] = None,
+    config: Config = None,
+    deployment: Annotated[str | None, typer.Option(metavar="NAME", help="Delete this deployment instead.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Delete all of it: the project, category or classifier, with its models.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a model of an account, a deployment, or everything that the account asks."""
+    if [model is not None, deployment is not None, everything].count(True) != 1:
+        raise typer.BadParameter("give one of MODEL, --deployment and --all")
+    doomed = (
+        Doomed("all") if everything else Doomed("deployment", deployment) if deployment else Doomed("model", str(model))
+    )
+    branch = _branch(account, config)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Misconfigured(
+                f"nobody is there to ask whether {doomed} of {account} may be deleted: say so with --yes"
+            )
+        typer.confirm(f"Delete {doomed} of {account}?", abort=True, err=True)
+    _lived_of(account, branch, lambda life: life.delete(doomed))
+    if as_json:
+        console.print_json({"account": account, "deleted": str(doomed)})
+    else:
+        console.out().print(f"{account}: {doomed} is deleted", markup=False, highlight=False, soft_wrap=True)
+
+
+def _lived(account: str, config: Path | None, verb: Callable[[Life], Awaitable[T]]) -> T:
+    return _lived_of(account, _branch(account, config), verb)
+
+
+def _lived_of(account: str, branch: settings.Account, verb: Callable[[Life], Awaitable[T]]) -> T:
+    """What a verb gives for an account; how far it is is shown meanwhile."""
+
+    async def lived() -> T:
+        with Steps(console.err()).waiting() as progress:
+            async with lives.opened(account, branch, progress) as life:
+                return await verb(life)
+
+    try:
+        return console.run_unless_interrupted(lived())
+    except (Misconfigured, Unavailable) as error:
+        raise type(error)(f"accounts.{account}: {error}") from None
+
+
+def _branch(account: str, config: Path | None) -> settings.Account:
+    if config is None:
+        raise typer.BadParameter("--account goes with --config, the file that it is in (or LABELSTREAM_CONFIG)")
+    accounts = settings.load(config).accounts
+    if account not in accounts:
+        raise Misconfigured(f"{config}: there is no account {account!r}; there is {', '.join(accounts)}")
+    return accounts[account]
+
+
+def _note(*notes: str) -> None:
+    for note in notes:
+        console.err().print(f"[yellow]note[/]  {escape(note)}", highlight=False, soft_wrap=True)
+
+
+def _evaluation_table(worth: Evaluation | measuring.Evaluation, title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left")
+    for column in ("documents", "accuracy", "micro-F1", "macro-F1", "calibration error"):
+        table.add_column(column, justify="right")
+    shares = (worth.accuracy, worth.f1_micro, worth.f1_macro, worth.ece)
+    documents = "–" if worth.documents is None else f"{worth.documents:,}"
+    table.add_row(documents, *("–" if share is None else f"{share:.3f}" for share in shares))
+    return table
