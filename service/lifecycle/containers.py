@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
@@ -25,6 +25,11 @@ _CODE = re.compile("[A-Za-z]{1,64}")
 class Container(Protocol):
     """Blobs that may be written."""
 
+    @property
+    def name(self) -> str:
+        """What services call the container."""
+        ...
+
     async def put(self, blob: str, content: bytes) -> str:
         """Write a blob; gives its URL as a service is told it. Raises Misconfigured, Unavailable and Throttled."""
         ...
@@ -34,7 +39,7 @@ class Folder:
     """A folder that a server of ours knows as a container of this name."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self._name = name
+        self.name = name
         self._folder = folder
 
     async def put(self, blob: str, content: bytes) -> str:
@@ -43,7 +48,7 @@ class Folder:
             await asyncio.to_thread(self._write, blob, content)
         except OSError as error:
             raise Misconfigured(f"container {self._folder}: {blob} cannot be written: {error.strerror}") from None
-        return f"https://localhost/{quote(self._name)}/{quote(blob)}"
+        return f"https://localhost/{quote(self.name)}/{quote(blob)}"
 
     def _write(self, blob: str, content: bytes) -> None:
         beside = self._folder / f".{blob}"
@@ -57,6 +62,7 @@ class AzureContainer:
     def __init__(self, url: str, http: Exchange) -> None:
         parts = urlsplit(url)
         self._base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self.name = unquote(parts.path.strip("/").rpartition("/")[2])
         self._signature = parts.query
         self._http = http
 

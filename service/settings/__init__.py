@@ -11,6 +11,7 @@ from service.settings.kafka import Kafka
 from service.settings.limits import Limits
 from service.settings.reading import load, parse
 from service.settings.streams import Batch, Capacity, Fields, Route, Stream
+from service.settings.training import LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic, is_loopback
 
@@ -33,6 +34,7 @@ __all__ = [
     "HarmCategory",
     "Health",
     "Kafka",
+    "LanguageTraining",
     "Limits",
     "Local",
     "Log",
@@ -45,6 +47,7 @@ __all__ = [
     "Share",
     "Stream",
     "Topic",
+    "TrainingData",
     "is_loopback",
     "load",
     "parse",

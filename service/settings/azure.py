@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from service.settings.limits import Limits
+from service.settings.training import LanguageTraining
 from service.settings.values import Branch, Seconds, date_as_text, is_a_host_name, is_loopback, secret_of
 
 
@@ -86,6 +87,8 @@ class AzureLanguage(Azure):
     """The version of the API that is spoken."""
     job_deadline: Annotated[Seconds, Field(gt=0)] = 600.0
     """How long a job may take before it is given up and its documents are submitted again."""
+    training: LanguageTraining | None = None
+    """What the project is made with, for `labelstream models`."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -96,6 +99,8 @@ class AzureLanguage(Azure):
             raise ValueError(f"model_id goes with api_version {_FIRST_PREVIEW}; name project and deployment")
         elif not (self.project and self.deployment):
             raise ValueError("project and deployment are required")
+        if self.training is not None and (self.api_version == _FIRST_PREVIEW) != (self.training.project is not None):
+            raise ValueError(f"training.project goes with api_version {_FIRST_PREVIEW}, and with no other")
         return self
 
     @property
