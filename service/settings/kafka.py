@@ -25,6 +25,8 @@ class Kafka(Branch):
     """Brokers to begin with, `host:port`, several separated by commas."""
     group_id: str
     """The consumer group; replicas with the same one share the partitions."""
+    group_instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] | None = None
+    """This replica's own name in the group: with one, a restart within `session_timeout` moves no partitions."""
     client_id: str = "labelstream"
     """What brokers call us in their logs and quotas."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = None

@@ -10,6 +10,8 @@ What aiokafka 0.14 does that the code here guards against:
 * A consumer that subscribes before it is started waits, deaf to everything, until the group has drained. So it
   subscribes afterwards, and a poll before the first assignment gives nothing, in time.
 * A commit retries for ever while the broker is away, and `stop()` may hang or raise CancelledError: both are bounded.
+* Two members of one group instance id throw each other out for ever. So one that is thrown out looks whether another
+  has joined as itself, and if so does not join again.
 * A consumer may stop reading, or never come into its group, and say nothing of it. So one that has heard nothing from a
   broker for twice the rebalance timeout is replaced by another.
 """
@@ -58,6 +60,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self, kafka: settings.Kafka, topic: str) -> None:
         self._kafka = kafka
         self._topic = topic
+        instance = kafka.group_instance_id
+        self._instance = f"{instance}-{topic}" if instance else None  # each stream of a replica is a member
+        self._member = ""
         self._settled = asyncio.Event()
         self._owner: Owner
         self._failure: Exception | None = None
@@ -82,6 +87,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         return AIOKafkaConsumer(
             **connection(self._kafka),
             group_id=self._kafka.group_id,
+            group_instance_id=self._instance,
             enable_auto_commit=False,
             auto_offset_reset=self._kafka.auto_offset_reset,
             session_timeout_ms=ms(self._kafka.session_timeout),
@@ -151,11 +157,15 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             if partitions := [Partition(*tp) for tp in revoked]:
                 await self._owner.revoked(partitions)
+            await self._look_for_a_double()
         except Exception as error:  # noqa: BLE001  aiokafka would swallow it; the next poll raises it
             self._failure = error
+        if isinstance(self._failure, Misconfigured):
+            await asyncio.Event().wait()  # until the consumer is stopped: to return would be to join again
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Called by aiokafka, which waits for it, after it has joined the group."""
+        self._member = self._consumer._coordinator.member_id  # noqa: SLF001  it has no other name
         try:
             marks = await self._marks(sorted(assigned))
             await self._owner.assigned({Partition(*tp): mark for tp, mark in marks.items()})
@@ -191,6 +201,26 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             return False
         self._consumer, self._heard = consumer, time.monotonic()
         return True
+
+    async def _look_for_a_double(self) -> None:
+        """Raises Misconfigured where somebody else is a member under our name by now."""
+        if not (self._instance and self._member):
+            return
+        admin = AIOKafkaAdminClient(**connection(self._kafka))
+        try:
+            await started(admin, self._kafka)
+            (described,) = await admin.describe_consumer_groups([self._kafka.group_id])
+        except (KafkaError, Unavailable) as error:
+            log.warning("group_not_described", topic=self._topic, reason=str(error))
+            return
+        finally:
+            await stopped(admin.close)
+        members = {member[0] for group in described.groups for member in group[5]}
+        if any(member.startswith(f"{self._instance}-") and member != self._member for member in members):
+            raise Misconfigured(
+                f"kafka.group_instance_id {self._kafka.group_instance_id!r}: another worker has joined the group "
+                f"{self._kafka.group_id!r} under the same; each replica needs its own"
+            )
 
     async def _look_for_the_topic(self, consumer: AIOKafkaConsumer) -> None:
         """Raises Misconfigured where there is none: a member of the group would wait for it in silence."""

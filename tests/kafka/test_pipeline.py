@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import orjson
@@ -235,3 +236,50 @@ async def test_a_consumer_that_hears_nothing_any_more_is_replaced(
             await tickets.are_done()
     assert [line["topic"] for line in log if line["event"] == "consumer_replaced"][:1] == [tickets.stream.input]
     assert topics.counted(tickets.results()).total() == len(topics.counted(tickets.results())) == 200
+
+
+async def test_a_member_with_a_name_comes_back_without_a_rebalance(bootstrap: str, topic: MAKE_TOPIC) -> None:
+    tickets, words = Tickets(bootstrap, topic, partitions=4, kafka={"session_timeout": 10.0}), Words()
+    tickets.fill([topics.document(number) for number in range(100)])
+    async with named(tickets, words, "pod-0"), asyncio.timeout(PATIENCE):
+        async with named(tickets, words, "pod-1"):
+            await until(lambda: len(topics.members(bootstrap, tickets.kafka.group_id)) == 2)
+            await tickets.are_done()
+        with capture_logs() as log:
+            tickets.fill([topics.document(number) for number in range(100, 200)])
+            async with named(tickets, words, "pod-1"):
+                await tickets.are_done()
+        assert [line for line in log if line["event"] == "partitions_revoked"] == []
+    assert topics.counted(tickets.results()).total() == len(topics.counted(tickets.results())) == 200
+
+
+async def test_of_two_members_with_one_name_the_earlier_ends_and_says_why(bootstrap: str, topic: MAKE_TOPIC) -> None:
+    tickets, words = Tickets(bootstrap, topic), Words()
+    words.pause = 0.02
+    tickets.fill([topics.document(number) for number in range(300)])
+    begun = asyncio.Event()
+
+    async def later() -> None:
+        await until(lambda: words.answered > 0)
+        async with named(tickets, words, "pod-0"):
+            begun.set()
+            await tickets.are_done()
+
+    async def earlier() -> None:
+        async with named(tickets, words, "pod-0"):
+            await begun.wait()
+            await second
+
+    second = asyncio.create_task(later())
+    with pytest.raises(ExceptionGroup) as ended:
+        await earlier()
+    assert ended.group_contains(Misconfigured, match="group_instance_id 'pod-0'", depth=None)
+    await second
+    assert len(topics.counted(tickets.results())) == 300
+
+
+def named(tickets: Tickets, words: Words, name: str) -> AbstractAsyncContextManager[asyncio.Event]:
+    telemetry = Telemetry()
+    connection = tickets.kafka.model_copy(update={"group_instance_id": name})
+    source = KafkaSource(connection, tickets.stream.input)
+    return tickets.running(account(words, telemetry), telemetry, source)

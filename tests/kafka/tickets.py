@@ -63,7 +63,13 @@ class Tickets:
     def __init__(self, bootstrap: str, topic: MAKE_TOPIC, **changed: Any) -> None:
         partitions, connection = changed.pop("partitions", 3), changed.pop("kafka", {})
         self.kafka = settings.Kafka(
-            bootstrap_servers=bootstrap, group_id=topic(), session_timeout=1.5, fetch_max_wait=0.1, **connection
+            **{
+                "bootstrap_servers": bootstrap,
+                "group_id": topic(),
+                "session_timeout": 1.5,
+                "fetch_max_wait": 0.1,
+                **connection,
+            }
         )
         self.stream = settings.Stream.model_validate(
             {
