@@ -33,10 +33,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from service import accounts, logs, pipeline, settings
 from service.dispatch import Dispatcher
 from service.errors import Unavailable
+from service.process import loop_factory, settle_memory
 from service.progress import Steps
 from service.streams import kafka, kafka_sink
 from service.telemetry import Telemetry
-from service.worker import loop_factory, settle_memory
 
 ENDPOINT_SECONDS = 0.1
 IN_FLIGHT, BATCH = 32, 25

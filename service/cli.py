@@ -1,6 +1,7 @@
 """The commands: each one short, each the same pipeline with other edges.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or data, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, configuration or data, 130 interrupted. A command imports what it runs on
+when it runs: whoever asks for help, or mistypes, is not to wait for Kafka's client and a web server.
 """
 
 import asyncio
@@ -9,25 +10,25 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import structlog
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from service import bench as benchmark
-from service import checks, console, logs, settings, worker
-from service import classify as classifying
-from service import demo as demonstration
+from service import console, logs, settings
 from service.errors import CallFailed, Misconfigured
 from service.lifecycle import commands
 from service.model.classifier import ModelError
 from service.model.examples import ExamplesError
 from service.progress import Steps
-from service.server import app as serving
-from service.server import content_safety_samples
+from service.server.content_safety_samples import MOST_BYTES
 from service.settings import Log
+
+if TYPE_CHECKING:
+    from service import bench as benchmark
+    from service import demo as demonstration
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ class Scenario(StrEnum):
 @app.command()
 def run(config: Config) -> None:
     """Classify the configured streams until SIGTERM or SIGINT."""
+    from service import worker
+
     wanted = settings.load(config)
     logs.configure(wanted.log)
     console.run(lambda stop: worker.work(wanted, stop))
@@ -70,6 +73,8 @@ def run(config: Config) -> None:
 @app.command()
 def check(config: Config, as_json: console.AsJson = False) -> None:
     """Open everything that `run` would open, ask each account whether it lets us in, and close again."""
+    from service import checks
+
     wanted = settings.load(config)
     logs.configure(Log(level="error"))
     findings = console.run_unless_interrupted(checks.check(wanted))
@@ -96,6 +101,8 @@ def classify(  # noqa: PLR0917  options, which Typer reads by name
     as_json: console.AsJson = False,
 ) -> None:
     """Classify files; a run that is broken off goes on where it stopped when it is started again."""
+    from service import classify as classifying
+
     logs.configure(Log(level="warning"))
     if (model is None) == (config is None):
         raise typer.BadParameter("give either --model or --config")
@@ -128,6 +135,8 @@ def demo(
     as_json: console.AsJson = False,
 ) -> None:
     """Show the whole service at work on this machine, with nothing but this package."""
+    from service import demo as demonstration
+
     logs.configure(Log(level="warning"))
     options = demonstration.Options(scenario.value, data, documents, bootstrap)
     report = console.run_unless_interrupted(demonstration.demo(options, Steps(console.err())))
@@ -193,7 +202,7 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
     ] = None,
     largest_sample_file: Annotated[
         int, typer.Option(min=1, metavar="BYTES", help="The largest sample file of a Content Safety category.")
-    ] = content_safety_samples.MOST_BYTES,
+    ] = MOST_BYTES,
     documented_rates: Annotated[
         bool, typer.Option("--documented-rates", help="Throttle each API as its cloud documents it.")
     ] = False,
@@ -204,6 +213,8 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
     log_level: Annotated[LogLevel, typer.Option(help="How much is logged.")] = LogLevel.INFO,
 ) -> None:
     """Answer as the clouds' classifiers do, from models trained here."""
+    from service.server import app as serving
+
     logs.configure(Log(level=log_level.value))
     options = serving.ServeOptions(
         data=data,
@@ -243,6 +254,8 @@ def bench(
     as_json: console.AsJson = False,
 ) -> None:
     """Measure what the pipeline costs, beside its goals; takes about a minute and wants a machine at rest."""
+    from service import bench as benchmark
+
     logs.configure(Log(level="warning"))
     report = benchmark.bench(bootstrap, Steps(console.err()))
     if as_json:
@@ -284,7 +297,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _demo_table(report: demonstration.Report) -> Table:
+def _demo_table(report: "demonstration.Report") -> Table:
     table = Table(title=f"labelstream demo on {report.broker}", show_header=False, title_justify="left")
     table.add_row("documents", f"{report.documents:,}")
     table.add_row("classified", f"{report.classified:,}")
@@ -301,7 +314,7 @@ def _demo_table(report: demonstration.Report) -> Table:
     return table
 
 
-def _bench_table(report: benchmark.Report) -> Table:
+def _bench_table(report: "benchmark.Report") -> Table:
     title = (
         f"{report.docs_per_s:,.0f} documents/s of an ideal {report.ideal_docs_per_s:,.0f}: {report.in_flight} requests"
         f" of {report.batch} documents in flight, each {report.endpoint_ms:.0f} ms; {report.broker}"

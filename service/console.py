@@ -10,7 +10,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from service import worker
+from service.process import loop_factory
 
 T = TypeVar("T")
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object to standard output, for programs.")]
@@ -50,7 +50,7 @@ def _on_signal(act: Callable[[], object]) -> None:
 
 
 def _looped(running: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=worker.loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
             return runner.run(running)
         except asyncio.CancelledError:

@@ -1,7 +1,6 @@
 """`labelstream run`: every stream of a configuration, until told to stop."""
 
 import asyncio
-import gc
 from collections.abc import Callable
 
 import structlog
@@ -9,31 +8,12 @@ import structlog
 from service import accounts, health, pipeline
 from service.dispatch import Dispatcher
 from service.errors import Misconfigured
+from service.process import settle_memory
 from service.settings import Kafka, Settings, Stream
 from service.streams import kafka, kafka_sink, kafka_transactions
 from service.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes event loops: uvloop where there is one, else asyncio's own default (None)."""
-    try:
-        import uvloop  # noqa: PLC0415  there is none on every platform
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-def settle_memory() -> None:
-    """Spare the collector what is here to stay, and the many records that are freed without it.
-
-    A document makes some tens of objects, none of them in a cycle. Looking them all over every 700 allocations, as is
-    the default, took a fifth of the worker's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
