@@ -6,7 +6,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench reference lock clean
+.PHONY: help demo test lint kafka bench chaos reference lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
@@ -28,6 +28,9 @@ kafka: $(VENV)/.runtime ## run real Apache Kafka on 127.0.0.1:9092 (PORT=…) un
 
 bench: $(VENV)/.runtime ## measure throughput and latency
 	@$(VENV)/bin/labelstream bench $(ARGS)
+
+chaos: $(VENV)/.dev ## kill workers, broker and endpoint in mid-stream and count (CASES=kill,broker MODES=exactly_once ARGS=--short)
+	@$(VENV)/bin/python -m tests.chaos $(if $(CASES),--cases $(CASES)) $(if $(MODES),--modes $(MODES)) $(ARGS)
 
 reference: $(VENV)/.dev ## write docs/reference.md anew, from the code
 	@$(VENV)/bin/python -m tests.reference

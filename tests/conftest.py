@@ -25,7 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)  # once all marks are made
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("kafka" if item.get_closest_marker("kafka") else str(item.path)))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("kafka" if item.get_closest_marker("kafka") else str(item.path)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetch the jars here, where no test's timeout runs."""
-    needing = sum("broker" in getattr(item, "fixturenames", ()) for item in session.items)
+    needing = sum("kafka_runs" in getattr(item, "fixturenames", ()) for item in session.items)
     session.config.stash[_needing] = needing
     if not needing or session.config.option.collectonly:
         return
@@ -71,10 +71,15 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Broker]:
-    """The broker of this session; a test that stops or kills it starts it again."""
+def kafka_runs(pytestconfig: pytest.Config) -> None:
+    """Skips where it cannot."""
     if _unavailable in pytestconfig.stash:
         pytest.skip(pytestconfig.stash[_unavailable])
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, kafka_runs: None) -> Iterator[Broker]:  # noqa: ARG001
+    """The broker of this session; a test that stops or kills it starts it again."""
     broker = Broker(tmp_path_factory.mktemp("kafka"))
     try:
         broker.start()

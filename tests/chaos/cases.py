@@ -1,0 +1,203 @@
+"""What is done to the workers, the broker and the endpoint, and what may come of it."""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.endpoint import TROUBLES, Endpoint
+from tests.chaos.workload import Accounted, Workload, say
+from tests.kafka.broker import Broker
+
+BOTH = ("at_least_once", "exactly_once")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was counted, and whether that is as it is to be."""
+
+    case: str
+    mode: str
+    documents: int
+    lost: int
+    duplicates: int
+    submitted_twice: int
+    dead_letters: int
+    goal: str
+    goal_met: bool
+    seconds: float
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The row for a program."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of it: `documents` in all, so many `blows`, and `seconds` that an outage or a dance of workers lasts."""
+
+    documents: int
+    blows: int = 1
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to be hard on it."""
+
+    name: str
+    about: str
+    long: Size
+    short: Size
+    run: Callable[[Workload, Size], tuple[int, str]]
+    """Does it, and gives how many duplicates at least-once may have, with a note."""
+    modes: tuple[str, ...] = BOTH
+    dead_letters: Callable[[Size], int] = lambda _: 0
+    stream: Callable[[], dict[str, Any]] = dict
+
+
+def counted(case: Case, mode: str, size: Size, broker: Broker, folder: Path) -> Row:
+    """One case in one mode."""
+    say(f"{case.name}, {mode}: {size.documents:,} documents")
+    began, endpoint = time.monotonic(), Endpoint()
+    with endpoint.listening(), Workload(broker, endpoint, folder, mode, **case.stream()) as work:
+        allowed, note = case.run(work, size)
+        work.until(work.are_done)
+        found = work.accounted()
+    return _row(case, mode, size, found, allowed=allowed, note=note, seconds=time.monotonic() - began)
+
+
+def _row(case: Case, mode: str, size: Size, found: Accounted, *, allowed: int, note: str, seconds: float) -> Row:
+    most = allowed if mode == "at_least_once" else 0
+    letters = case.dead_letters(size)
+    met = (
+        found.lost == 0
+        and found.duplicates <= most
+        and found.dead_letters == letters
+        and found.misrouted <= (2 * most if mode == "at_least_once" else 0)
+    )
+    return Row(
+        case.name,
+        mode,
+        found.documents,
+        found.lost,
+        found.duplicates,
+        found.submitted_twice,
+        found.dead_letters,
+        f"lost 0, duplicates ≤ {most}, dead letters {letters}",
+        met,
+        round(seconds, 1),
+        note,
+    )
+
+
+def killed(work: Workload, size: Size) -> tuple[int, str]:
+    """Kill the worker with -9, again and again, in mid-stream."""
+    each = size.documents // (size.blows + 1)
+    uncommitted = []
+    work.feed(size.documents)
+    for blow in range(size.blows):
+        victim, target = work.worker(), (blow + 1) * each
+        victim.wait_until(lambda target=target: work.done() >= target)  # type: ignore[misc]
+        victim.kill()
+        uncommitted.append(work.uncommitted())
+        say(f"  kill {blow + 1} of {size.blows}: {uncommitted[-1]} published and uncommitted")
+    work.worker()
+    return sum(uncommitted), f"published and uncommitted at each kill: {uncommitted}"
+
+
+def broker_away(work: Workload, size: Size) -> tuple[int, str]:
+    """Stop the broker in mid-stream, and start it again later."""
+    work.feed(size.documents)
+    worker = work.worker()
+    worker.wait_until(lambda: work.done() >= size.documents // 4)
+    work.broker.stop()
+    time.sleep(size.seconds)
+    work.broker.start()
+    return size.documents // 10, f"away for {size.seconds:.0f} s"
+
+
+def workers_come_and_go(work: Workload, size: Size) -> tuple[int, str]:
+    """Up to four workers, one of which joins or leaves every few seconds, in good order."""
+    dice, running, moves = random.Random(7), [work.worker()], 0  # noqa: S311  keeps no secret
+    deadline = time.monotonic() + size.seconds
+    per_move = size.documents // max(1, size.blows)
+    while time.monotonic() < deadline:
+        work.feed(min(per_move, max(0, size.documents - moves * per_move)))
+        if len(running) == 4 or (len(running) > 1 and dice.random() < 0.5):
+            running.pop(dice.randrange(len(running))).send(signal.SIGTERM)
+        else:
+            running.append(work.worker())
+        moves += 1
+        time.sleep(size.seconds / size.blows)
+    if (left := size.documents - moves * per_move) > 0:
+        work.feed(left)
+    return size.documents // 10, f"{moves} joined or left"
+
+
+def zombie(work: Workload, size: Size) -> tuple[int, str]:
+    """A worker that is paused past its session, and wakes when another has its partitions."""
+    work.feed(size.documents // 2)
+    sleeper = work.worker()
+    sleeper.wait_until(lambda: work.done() >= size.documents // 8)
+    sleeper.send(signal.SIGSTOP)
+    asleep_at = work.done()
+    successor = work.worker()
+    successor.wait_until(lambda: work.done() >= min(asleep_at + size.documents // 8, size.documents // 2))
+    sleeper.send(signal.SIGCONT)
+    work.feed(size.documents - size.documents // 2)
+    return size.documents // 2, "paused until another had answered an eighth of the documents"
+
+
+def endpoint_away(work: Workload, size: Size) -> tuple[int, str]:
+    """An endpoint that is throttling, unavailable, talking nonsense, silent and slow, in turn."""
+    work.feed(size.documents)
+    worker = work.worker()
+    worker.wait_until(lambda: work.done() >= size.documents // 10)
+    for trouble in TROUBLES:
+        say(f"  {trouble}")
+        work.endpoint.trouble = trouble
+        time.sleep(size.seconds / len(TROUBLES))
+    work.endpoint.trouble = ""
+    return 0, f"{size.seconds:.0f} s of " + ", ".join(TROUBLES)
+
+
+def poisoned(work: Workload, size: Size) -> tuple[int, str]:
+    """One document in a hundred has the endpoint refuse whatever it comes with."""
+    work.feed(size.documents, poisoned_every=100)
+    work.worker()
+    return 0, "found by halving"
+
+
+CASES = (
+    Case("kill", "a worker killed with -9, again and again", Size(20_000, 20), Size(1_500, 2), killed),
+    Case("broker", "the broker stopped and started", Size(10_000, seconds=30), Size(1_500, seconds=2), broker_away),
+    Case(
+        "rebalance",
+        "workers joining and leaving every 5 s",
+        Size(20_000, 24, 120),
+        Size(2_000, 3, 9),
+        workers_come_and_go,
+    ),
+    Case("zombie", "a worker paused past its session", Size(5_000), Size(2_000), zombie),
+    Case(
+        "endpoint",
+        "an endpoint that is of no use for a minute",
+        Size(5_000, seconds=60),
+        Size(1_000, seconds=5),
+        endpoint_away,
+        stream=lambda: {"capacity": {"documents": 400}},
+    ),
+    Case(
+        "poison",
+        "one document in a hundred that spoils its batch",
+        Size(10_000),
+        Size(1_000),
+        poisoned,
+        dead_letters=lambda size: size.documents // 100,
+    ),
+)

@@ -1,0 +1,124 @@
+"""An endpoint of Azure Language's job API that counts what it is asked for, and misbehaves when it is told to."""
+
+import asyncio
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+POISON = "poison"
+"""A submission that holds a document with this word is refused as a whole."""
+_PATIENCE = 30.0
+
+
+class Endpoint:
+    """Knows how often each text was accepted; `trouble` is one of `TROUBLES`, or empty."""
+
+    def __init__(self, seconds: float = 0.2) -> None:
+        self.accepted: Counter[str] = Counter()
+        self.trouble = ""
+        self.url = ""
+        self._seconds = seconds
+        self._jobs: dict[str, tuple[float, list[dict[str, str]]]] = {}
+
+    def submitted_twice(self) -> int:
+        """Texts that were paid for more than once."""
+        return sum(1 for count in self.accepted.values() if count > 1)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Answer on a free port, in a thread, for the length of the block."""
+        app = Starlette(
+            routes=[
+                Route("/language/analyze-text/jobs", self._submit, methods=["POST"]),
+                Route("/language/analyze-text/jobs/{job}", self._poll, methods=["GET"]),
+                Route("/language/analyze-text/jobs/{job}:cancel", self._cancel, methods=["POST"]),
+            ]
+        )
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+            thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                server.should_exit = server.force_exit = True
+                thread.join(_PATIENCE)
+
+    async def _submit(self, request: Request) -> Response:
+        documents: list[dict[str, str]] = orjson.loads(await request.body())["analysisInput"]["documents"]
+        if (answer := await self._troubled()) is not None:
+            return answer
+        if any(POISON in document["text"] for document in documents):
+            refusal = {"code": "InvalidRequest", "innererror": {"code": "InvalidDocument", "message": "no"}}
+            return JSONResponse({"error": {"message": "no", **refusal}}, 400)
+        self.accepted.update(document["text"] for document in documents)
+        job = str(uuid.uuid4())
+        self._jobs[job] = time.monotonic() + self._seconds, documents
+        where = f"{self.url}/language/analyze-text/jobs/{job}?{request.url.query}"
+        return Response(status_code=202, headers={"operation-location": where})
+
+    async def _poll(self, request: Request) -> Response:
+        if (answer := await self._troubled()) is not None:
+            return answer
+        due, documents = self._jobs.get(request.path_params["job"], (0.0, None))
+        if documents is None:
+            return JSONResponse({"error": {"code": "NotFound", "message": "no such job"}}, 404)
+        if time.monotonic() < due:
+            return JSONResponse({"status": "running", "errors": [], "tasks": {"items": []}})
+        answers = [
+            {"id": each["id"], "class": [{"category": class_of(each["text"]), "confidenceScore": 0.9}], "warnings": []}
+            for each in documents
+        ]
+        results = {"errors": [], "documents": answers}
+        item = {"kind": "CustomSingleLabelClassificationLROResults", "status": "succeeded", "results": results}
+        return JSONResponse({"status": "succeeded", "errors": [], "tasks": {"items": [item]}})
+
+    async def _cancel(self, request: Request) -> Response:
+        self._jobs.pop(request.path_params["job"], None)
+        return Response(status_code=202)
+
+    async def _troubled(self) -> Response | None:
+        match self.trouble:
+            case "throttling":
+                return JSONResponse({"error": {"code": "429", "message": "slow down"}}, 429, {"retry-after": "1"})
+            case "unavailable":
+                return Response("<html>upstream is away</html>", 503, media_type="text/html")
+            case "garbage":
+                return Response(b"{" + b"\xff" * 40, 200, media_type="application/json")
+            case "silence":
+                while self.trouble == "silence":  # noqa: ASYNC110  the one who ends it is in another thread
+                    await asyncio.sleep(0.05)
+            case "slowness":
+                await asyncio.sleep(2)
+        return None
+
+
+TROUBLES = ("throttling", "unavailable", "garbage", "silence", "slowness")
+
+
+def class_of(text: str) -> str:
+    """What the endpoint answers for a text: by its number, so that anybody can tell what is right."""
+    return "access" if _number(text) % 2 else "delivery"
+
+
+def _number(text: str) -> int:
+    return int(text.split()[1].rstrip(":"))
+
+
+def document(number: int, *, poison: bool = False) -> bytes:
+    """A ticket whose text has its number, and the word that the endpoint cannot bear."""
+    said: dict[str, Any] = {"id": f"T-{number}", "text": f"ticket {number}: {POISON if poison else 'please help'}"}
+    return orjson.dumps(said)

@@ -1,0 +1,28 @@
+"""What `make chaos` does, in short: every way of being hard on it, in every mode."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.cases import CASES, Case, counted
+from tests.kafka.broker import Broker
+
+pytestmark = pytest.mark.xdist_group("chaos")  # with a broker of their own, which they stop
+
+
+@pytest.fixture(scope="module")
+def own_broker(kafka_runs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:  # noqa: ARG001  it skips
+    with Broker(tmp_path_factory.mktemp("chaos")) as own:
+        yield own
+
+
+@pytest.mark.parametrize(
+    ("case", "mode"),
+    [pytest.param(case, mode, id=f"{case.name}-{mode}") for case in CASES for mode in case.modes],
+)
+def test_nothing_is_lost_and_no_more_repeated_than_may_be(
+    own_broker: Broker, tmp_path: Path, case: Case, mode: str
+) -> None:
+    row = counted(case, mode, case.short, own_broker, tmp_path)
+    assert row.goal_met, row
