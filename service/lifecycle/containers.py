@@ -9,16 +9,21 @@ Put Blob: https://learn.microsoft.com/rest/api/storageservices/put-blob
 import asyncio
 import os
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from service.errors import Misconfigured, Throttled, Unavailable
+from service.errors import CallFailed, Misconfigured, Throttled, Unavailable
+from service.lifecycle.waiting import answered
+from service.progress import Waiting
 from service.providers.azure import Exchange
 from service.settings import is_loopback
 
+_AT_ONCE = 16
 _CODE = re.compile("[A-Za-z]{1,64}")
 
 
@@ -88,6 +93,33 @@ class AzureContainer:
         if answer.status_code in (408, 409) or answer.status_code >= 500:
             raise Unavailable(told)
         raise Misconfigured(f"{told}: check that it is there and that its signature lets blobs be created and written")
+
+
+async def put_all(into: Container, blobs: Sequence[tuple[str, bytes]], progress: Waiting) -> None:
+    """Write blobs, several at a time; what passes is waited out. Raises Misconfigured."""
+    left, done = iter(blobs), 0
+
+    async def putting() -> None:
+        nonlocal done
+        for blob, content in left:
+            await answered(partial(into.put, blob, content), progress.say)
+            done += 1
+            progress.advance(done / len(blobs))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(_AT_ONCE):
+                tasks.create_task(putting())
+    except* CallFailed as group:
+        raise group.exceptions[0] from None
+
+
+def is_on_this_machine(given: str) -> bool:
+    """Whether what is written as a container never leaves this machine."""
+    try:
+        return is_loopback(urlsplit(given).hostname or "")
+    except ValueError:
+        return False
 
 
 def container(given: str, http: Exchange) -> Container:

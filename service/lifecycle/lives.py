@@ -5,17 +5,47 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from service import settings
 from service.errors import Misconfigured
+from service.lifecycle.azure_language import ProjectLife
+from service.lifecycle.azure_language_2021 import PreviewLife
+from service.lifecycle.containers import Container, container, is_on_this_machine
 from service.lifecycle.local import LocalLife
 from service.lifecycle.verbs import Life
+from service.limits import Limits
 from service.progress import Waiting
+from service.telemetry import AccountTelemetry, Telemetry
+from service.transport import PacedClient
 
 
 @asynccontextmanager
 async def opened(name: str, branch: settings.Account, progress: Waiting) -> AsyncIterator[Life]:
     """The life of an account's models, for the length of the block; `progress` is told of it. Raises Misconfigured."""
-    async with AsyncExitStack() as _:
+    telemetry = Telemetry().account(name, branch.provider)
+    async with AsyncExitStack() as stack:
         match branch:
+            case settings.AzureLanguage():
+                form = ProjectLife if branch.model_id is None else PreviewLife
+                http, place = await _http(branch, telemetry, stack), await _container(branch, telemetry, stack)
+                yield form(branch, http, place, progress)
             case settings.Local():
                 yield LocalLife(branch, progress)
             case _:
                 raise Misconfigured(f"accounts.{name}: {branch.provider} has no life of models here")
+
+
+async def _http(branch: settings.Azure, telemetry: AccountTelemetry, stack: AsyncExitStack) -> PacedClient:
+    limits = Limits(branch.limits)
+    client = PacedClient(limits, telemetry, branch.request_timeout, on_this_machine=branch.on_this_machine)
+    return await stack.enter_async_context(client)
+
+
+async def _container(
+    branch: settings.AzureLanguage, telemetry: AccountTelemetry, stack: AsyncExitStack
+) -> Container | None:
+    """Where training data is put; what the account may be asked for does not hold for the storage account."""
+    if branch.training is None:
+        return None
+    place = branch.training.place.get_secret_value()
+    client = PacedClient(
+        Limits(settings.Limits()), telemetry, branch.request_timeout, on_this_machine=is_on_this_machine(place)
+    )
+    return container(place, await stack.enter_async_context(client))
