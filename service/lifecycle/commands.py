@@ -154,17 +154,29 @@ def evaluate_model(  # noqa: PLR0917  options, which Typer reads by name
 
 
 @models.command("deploy")
-def deploy_model(
+def deploy_model(  # noqa: PLR0917  options, which Typer reads by name
     account: Account,
     config: Config = None,
     name: Annotated[str | None, typer.Option(metavar="MODEL", help="A model other than the newest.")] = None,
     deployment: Annotated[
         str | None, typer.Option("--as", metavar="DEPLOYMENT", help="A deployment other than the account's own.")
     ] = None,
+    units: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Inference units of an endpoint of Comprehend, by default 1 or those that it has: each takes 100"
+            " characters and 2 documents a second, and is paid for by the second until the endpoint is deleted.",
+        ),
+    ] = None,
+    categories: Annotated[
+        Path | None,
+        typer.Option(help="What Content Understanding goes by: a YAML or JSON file of categories and descriptions."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let an account be answered by a model, and wait until it is."""
-    wanted = Wanted(name, deployment)
+    wanted = Wanted(name, deployment, units, categories)
     deployed = _lived(account, config, lambda life: life.deploy(wanted))
     if as_json:
         console.print_json({"account": account} | asdict(deployed))
@@ -236,6 +248,9 @@ def _lived_of(account: str, branch: settings.Account, verb: Callable[[Life], Awa
 
     try:
         return console.run_unless_interrupted(lived())
+    except KeyboardInterrupt:
+        _note("no longer waiting; the same command goes on with it")
+        raise
     except (Misconfigured, Unavailable) as error:
         raise type(error)(f"accounts.{account}: {error}") from None
 

@@ -8,6 +8,8 @@ from service.errors import Misconfigured
 from service.lifecycle.azure_language import ProjectLife
 from service.lifecycle.azure_language_2021 import PreviewLife
 from service.lifecycle.containers import Container, container, is_on_this_machine
+from service.lifecycle.content_safety import CategoryLife
+from service.lifecycle.content_understanding import DescribedLife
 from service.lifecycle.local import LocalLife
 from service.lifecycle.verbs import Life
 from service.limits import Limits
@@ -28,6 +30,13 @@ async def opened(name: str, branch: settings.Account, progress: Waiting) -> Asyn
                 yield form(branch, http, place, progress)
             case settings.Local():
                 yield LocalLife(branch, progress)
+            case settings.ContentSafety():
+                http, place = await _http(branch, telemetry, stack), await _container(branch, telemetry, stack)
+                yield CategoryLife(branch, http, place, progress)
+            case settings.ContentUnderstanding():
+                yield DescribedLife(branch, await _http(branch, telemetry, stack), progress)
+            case settings.Comprehend() | settings.ComprehendJobs():
+                yield await _comprehend(branch, telemetry, stack, progress)
             case _:
                 raise Misconfigured(f"accounts.{name}: {branch.provider} has no life of models here")
 
@@ -39,7 +48,7 @@ async def _http(branch: settings.Azure, telemetry: AccountTelemetry, stack: Asyn
 
 
 async def _container(
-    branch: settings.AzureLanguage, telemetry: AccountTelemetry, stack: AsyncExitStack
+    branch: settings.AzureLanguage | settings.ContentSafety, telemetry: AccountTelemetry, stack: AsyncExitStack
 ) -> Container | None:
     """Where training data is put; what the account may be asked for does not hold for the storage account."""
     if branch.training is None:
@@ -49,3 +58,19 @@ async def _container(
         Limits(settings.Limits()), telemetry, branch.request_timeout, on_this_machine=is_on_this_machine(place)
     )
     return container(place, await stack.enter_async_context(client))
+
+
+async def _comprehend(
+    branch: settings.Comprehend | settings.ComprehendJobs,
+    telemetry: AccountTelemetry,
+    stack: AsyncExitStack,
+    progress: Waiting,
+) -> Life:
+    from service import aws  # noqa: PLC0415  botocore is for those who need it
+    from service.lifecycle.comprehend_lives import EndpointLife, JobsLife  # noqa: PLC0415
+
+    opening = aws.opened([aws.COMPREHEND, aws.S3], branch, Limits(branch.limits), telemetry)
+    client, s3 = await stack.enter_async_context(opening)
+    if isinstance(branch, settings.Comprehend):
+        return EndpointLife(branch, client, s3, progress)
+    return JobsLife(branch, client, s3, progress)

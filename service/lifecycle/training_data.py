@@ -3,14 +3,84 @@
 What is made depends on what the rows say alone, not on their order or ids, so the same rows are always the same file.
 """
 
+import csv
+import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
-from service.model.examples import Example, in_fixed_order
+import orjson
 
+from service.model.examples import Example, ExamplesError, in_fixed_order
+
+FEWEST_POSITIVES, MOST_POSITIVES, MOST_SAMPLES = 50, 5_000, 10_000
+MOST_CLASSES = {"single_label": 1_000, "multi_label": 100}
+DELIMITERS = "|~!@#$%^*-_+=\\:;>?/"
 _LONGEST_SAID = 300
 _QUOTE, _STEP = 16, 4  # letters in a row that make a quote, and how far apart they are looked for
 _TELLING = 8  # letters of a text so short that it is looked for as a whole
+
+
+class Table(NamedTuple):
+    """A CSV file (labels, text; no header) and what its labels are divided by; `left_out` rows had none."""
+
+    content: bytes
+    delimiter: str
+    left_out: int
+
+
+def samples(rows: Sequence[Example], category: str) -> bytes:
+    """Samples of a custom category of Content Safety: rows with the label are its positives, all others negatives.
+
+    A text that comes several times is one sample. Raises ExamplesError where the documented numbers are not kept to,
+    or a text is labelled both ways.
+    """
+    verdicts: dict[str, bool] = {}
+    for row in in_fixed_order(rows):
+        text, positive = whole(row.text), category in row.labels
+        if verdicts.setdefault(text, positive) != positive:
+            raise ExamplesError(f"row {row.id!r}: the same text has the label {category!r} elsewhere and not here")
+    positives = sum(verdicts.values())
+    if not positives:
+        labels = ", ".join(sorted({label for row in rows for label in row.labels})[:10]) or "none at all"
+        raise ExamplesError(f"no row has the label {category!r}, as the category is called; the labels are: {labels}")
+    if not FEWEST_POSITIVES <= positives <= MOST_POSITIVES:
+        raise ExamplesError(
+            f"{positives:,} different texts have the label {category!r}, and {FEWEST_POSITIVES} to {MOST_POSITIVES:,}"
+            " are learnt from"
+        )
+    if len(verdicts) > MOST_SAMPLES:
+        raise ExamplesError(f"{len(verdicts):,} different texts, and {MOST_SAMPLES:,} are the most")
+    lines = (orjson.dumps({"text": text, "isPositive": positive}) for text, positive in verdicts.items())
+    return b"".join(line + b"\n" for line in lines)
+
+
+def table(rows: Sequence[Example], task: str) -> Table:
+    """A table for Amazon Comprehend; texts are one line each, and rows without a label are left out, as it learns none.
+
+    Raises ExamplesError where the rows do not fit the task, or there are too few classes or too many.
+    """
+    labelled = [row for row in in_fixed_order(rows) if row.labels]
+    if task == "single_label" and (several := next((row for row in labelled if len(row.labels) > 1), None)):
+        raise ExamplesError(f"row {several.id!r} has several labels, and the account's task is single_label")
+    classes = Counter(label for row in labelled for label in row.labels)
+    if len(classes) < 2:
+        there = f"one class, {next(iter(classes))!r}" if classes else "no class"
+        raise ExamplesError(f"the rows are of {there}; a classifier tells at least two apart")
+    if len(classes) > MOST_CLASSES[task]:
+        raise ExamplesError(f"the rows are of {len(classes):,} classes, and {MOST_CLASSES[task]:,} are the most")
+    if broken := next((label for label in classes if len(label.splitlines()) > 1), None):
+        raise ExamplesError(f"the label {broken!r} holds a line break; write it on one line")
+    delimiter = next((mark for mark in DELIMITERS if not any(mark in label for label in classes)), None)
+    if task == "multi_label" and delimiter is None:
+        raise ExamplesError(f"labels hold all of {DELIMITERS} together; leave out one, which will divide them")
+    written = io.StringIO()
+    writer = csv.writer(written, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    for row in labelled:
+        label = (delimiter or "").join(row.labels)
+        writer.writerow([whole(label), " ".join(whole(row.text).splitlines())])
+    return Table(written.getvalue().encode(), delimiter or "", len(rows) - len(labelled))
 
 
 def digest(*what: bytes | str) -> str:

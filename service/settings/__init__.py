@@ -11,7 +11,7 @@ from service.settings.kafka import Kafka
 from service.settings.limits import Limits
 from service.settings.reading import load, parse
 from service.settings.streams import Batch, Capacity, Fields, Route, Stream
-from service.settings.training import LanguageTraining, TrainingData
+from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic, is_loopback
 
@@ -24,6 +24,7 @@ __all__ = [
     "Branch",
     "Bytes",
     "Capacity",
+    "CategoryTraining",
     "ClassifierArn",
     "Comprehend",
     "ComprehendJobs",

@@ -108,6 +108,24 @@ def _check_url(name: str, value: str, *, plaintext: bool) -> None:
         raise ValueError(f"{name} would send documents unencrypted: use https, or set plaintext: true")
 
 
+TrainingLanguage = Literal["en", "es", "fr", "de", "it", "pt", "ar", "hi", "ja", "ko", "zh", "zh-TW"]
+
+
+class ClassifierTraining(Branch):
+    """How a classifier for the endpoint is made: only `labelstream models` asks."""
+
+    classifier: Annotated[str, _like(f"(?=.{{1,63}}$){_AWS_NAME}", "letters, digits and hyphens, 63 at most")]
+    """What the classifier is called; each training makes a version of it."""
+    data_access_role_arn: RoleArn
+    """The role in which Comprehend reads `data_uri`."""
+    data_uri: S3Folder
+    """Where training data is put, in the endpoint's region."""
+    language: TrainingLanguage = "en"
+    """The language of the documents."""
+    storage_url: str | None = None
+    """Where S3 is asked instead of at the region's own address."""
+
+
 class Comprehend(Aws):
     """A real-time endpoint of an Amazon Comprehend custom classifier, one document a call.
 
@@ -120,6 +138,14 @@ class Comprehend(Aws):
     """The endpoint; written as `…:endpoint/NAME`, `…:document-classifier-endpoint/NAME` is asked."""
     task: Literal["single_label", "multi_label"]
     """How the classifier was trained: MULTI_CLASS is `single_label`, MULTI_LABEL is `multi_label`."""
+    training: ClassifierTraining | None = None
+    """How a classifier for it is made, for `labelstream models`."""
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The addresses that are set, by the names of their settings."""
+        storage_url = self.training.storage_url if self.training else None
+        return super().urls | ({"storage_url": storage_url} if storage_url is not None else {})
 
     @property
     def region(self) -> str:
@@ -140,6 +166,8 @@ class ComprehendJobs(Aws):
     """The trained classifier."""
     task: Literal["single_label", "multi_label"]
     """How the classifier was trained: MULTI_CLASS is `single_label`, MULTI_LABEL is `multi_label`."""
+    training_language: TrainingLanguage = "en"
+    """The language of the documents, for `labelstream models train`, which puts its data into `input_uri`."""
     data_access_role_arn: RoleArn
     """The role in which Comprehend reads `input_uri` and writes `output_uri`."""
     input_uri: S3Folder

@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from service.settings.limits import Limits
-from service.settings.training import LanguageTraining
+from service.settings.training import CategoryTraining, LanguageTraining
 from service.settings.values import Branch, Seconds, date_as_text, is_a_host_name, is_loopback, secret_of
 
 
@@ -139,6 +139,8 @@ class ContentSafety(Azure):
     """Whether harm categories are not looked for where a blocklist matches."""
     api_version: _DatedVersion = "2024-09-01"
     """The version of the API; one of the two previews with custom categories where `category` is given."""
+    training: CategoryTraining | None = None
+    """What `category` is made from, for `labelstream models`."""
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
@@ -149,6 +151,8 @@ class ContentSafety(Azure):
             raise ValueError(f"api_version {self.api_version} is spoken for a custom category: name it in category")
         if self.category is None and self.category_version is not None:
             raise ValueError("category_version is given, but no category")
+        if self.category is None and self.training is not None:
+            raise ValueError("training is given, but no category: harm categories are the service's own")
         if self.halt_on_blocklist_hit and not self.blocklists:
             raise ValueError("halt_on_blocklist_hit is given, but no blocklists")
         harms = {"harm_categories", "output_type", "blocklists", "halt_on_blocklist_hit"} & self.model_fields_set

@@ -38,3 +38,10 @@ class LanguageTraining(TrainingData):
     """Percent of the documents that are set aside to evaluate the model; the preview of 2021 sets its own aside."""
     project: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")] | None = None
     """Only for the preview `v3.1-preview.ct.1`, whose accounts name none: the project that is made."""
+
+
+class CategoryTraining(TrainingData):
+    """What a custom category of Content Safety is made from, beside the labelled rows."""
+
+    definition: Annotated[str, Field(min_length=1, max_length=1_000)]
+    """What the category is, in a few sentences for the service to go by."""

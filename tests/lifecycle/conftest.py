@@ -1,0 +1,6 @@
+"""What the tests of lives share: a server that replays answers, a client that asks it, and S3."""
+
+from tests.providers.conftest import http, replay, replaying
+from tests.server.test_sdk_comprehend import s3
+
+__all__ = ["http", "replay", "replaying", "s3"]
