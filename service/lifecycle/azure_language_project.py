@@ -75,7 +75,8 @@ class Project:
         served: dict[object, list[str]] = {}
         for one in await self.all("deployments"):
             served.setdefault(one.get("modelId"), []).append(str(one.get("deploymentName")))
-        trained = [trained_model(one, tuple(served.get(one.get("modelId"), ()))) for one in await self.all("models")]
+        models = reversed(await self.all("models"))  # of one second, the service tells the newest last
+        trained = [trained_model(one, tuple(served.get(one.get("modelId"), ()))) for one in models]
         under_way = [training_model(job) for job in await self.all("train/jobs") if is_pending(job)]
         return under_way + sorted(trained, key=lambda one: one.trained_at or "", reverse=True)
 
