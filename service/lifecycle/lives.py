@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from service import settings
-from service.errors import Misconfigured
 from service.lifecycle.azure_language import ProjectLife
 from service.lifecycle.azure_language_2021 import PreviewLife
 from service.lifecycle.containers import Container, container, is_on_this_machine
@@ -37,8 +36,6 @@ async def opened(name: str, branch: settings.Account, progress: Waiting) -> Asyn
                 yield DescribedLife(branch, await _http(branch, telemetry, stack), progress)
             case settings.Comprehend() | settings.ComprehendJobs():
                 yield await _comprehend(branch, telemetry, stack, progress)
-            case _:
-                raise Misconfigured(f"accounts.{name}: {branch.provider} has no life of models here")
 
 
 async def _http(branch: settings.Azure, telemetry: AccountTelemetry, stack: AsyncExitStack) -> PacedClient:

@@ -16,6 +16,7 @@ from service.model.examples import Example, ExamplesError
 from service.transport import PacedClient
 from tests.lifecycle.documents import classes
 from tests.providers.conftest import Received, Replay, Reply
+from tests.providers.documented import Documented
 from tests.server.conftest import DRUGS, KEY, process
 
 FIRST, SECOND = "2024-05-15-preview", "2024-09-15-preview"
@@ -211,6 +212,48 @@ async def test_an_operation_is_asked_and_one_that_is_forgotten_is_done_without(
         assert (
             service.asked[4:] == [*["GET o1?api-version=x"] * len(operations), "GET Drugs"] or "o1" in service.asked[4]
         )
+
+
+class Written(Scripted):
+    """Keeps samples where the documentation has them."""
+
+    async def put(self, blob: str, content: bytes) -> str:
+        await super().put(blob, content)
+        return "https://example.blob.core.windows.net/example-container/drugsample.jsonl"
+
+
+def built(replay: Replay) -> bool:
+    return any(each.path.endswith(":build") for each in replay.requests)
+
+
+@pytest.mark.parametrize("version", [FIRST, SECOND])
+async def test_the_requests_are_those_documented(version: str, replay: Replay, http: PacedClient) -> None:
+    documented = Documented.read(f"content_safety/{version}/category.json")
+    left: dict[tuple[str, ...], list[Reply]] = {}
+    unbuilt = Reply(200, {"value": [documented.exchanges[0]["response"]["body"]]})
+    for request, reply in zip(documented.requests, documented.replies, strict=True):
+        left.setdefault((request["method"], request["path"], request["query"]), []).append(reply)
+
+    def answer(received: Received) -> Reply:
+        if received.method == "DELETE":
+            left.pop(("GET", received.path, received.query))
+        if received.method == "GET" and received.path.endswith("/DrugAbuse") and not built(replay):
+            return unbuilt if "&version=" in received.query else MISSING
+        replies = left.get((received.method, received.path, received.query), [MISSING])
+        return replies.pop(0) if len(replies) > 1 else replies[0]
+
+    replay.otherwise = answer
+    category = CustomCategory(branch(replay.url, version, category="DrugAbuse"), http, str)
+    rows = [row._replace(labels=("DrugAbuse",) if row.labels else ()) for row in ROWS]
+    definition = documented.requests[0]["body"]["definition"]
+    assert (await category.train(rows, definition, Written())).number == 1
+    assert [each.number for each in await category.listed()] == [1]
+    await category.delete(1)
+    made = [(each.method, each.path, each.query, each.json) for each in replay.requests]
+    for request in documented.requests:
+        if "/text/categories" in request["path"]:
+            assert (request["method"], request["path"], request["query"], request["body"]) in made
+    assert {each.headers["ocp-apim-subscription-key"] for each in replay.requests} == {KEY}
 
 
 FAILURES: list[tuple[str, str]] = [
