@@ -55,9 +55,13 @@ class Steps:
 
 
 class Waiting:
-    """A wait: its steps one below the other, how far each is where that is known, and what is to be said meanwhile."""
+    """A wait: its steps one below the other, how far each is where that is known, and what is to be said meanwhile.
+
+    `broken_off` is what to say when nobody waits any more.
+    """
 
     def __init__(self, console: Console, bars: Progress | None = None) -> None:
+        self.broken_off = "no longer waiting; the same command goes on with it"
         self._console = console
         self._bars = bars
         self._bar: TaskID | None = None

@@ -10,7 +10,6 @@ The version of the API is 2022-05-01 where the account's is that, and else 2023-
 later have no authoring that is known here, and `v3.2-preview.2` asks for the same projects and deployments.
 """
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from urllib.parse import quote
@@ -180,11 +179,8 @@ class ProjectLife:
             self._progress.advance(share(page))
             return has_ended(page, f"{name} was not trained", texts) or None
 
-        try:
-            await until(look, self._progress.say)
-        except asyncio.CancelledError:
-            self._progress.say(f"the service goes on training {name}: give the same command again to wait for it")
-            raise
+        self._progress.broken_off = f"the service goes on training {name}; the same command waits for it again"
+        await until(look, self._progress.say)
 
     async def _worth(self, name: str) -> Evaluation | None:
         told = await self._project.find(f"models/{quote(name)}/evaluation/summary-result")

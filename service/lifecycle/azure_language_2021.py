@@ -68,13 +68,11 @@ class PreviewLife:
         await answered(lambda: self._created(labels), self._progress.say)
         job = await answered(lambda: self._begun("train", name), self._progress.say)
         self._progress.step(f"training {name}")
-        try:
-            await self._trained(job, name, [one.text for one in found.documents])
-        except asyncio.CancelledError:
-            self._progress.say(
-                f"{name} is trained on by the service, which does not show it: wait before you try again"
-            )
-            raise
+        self._progress.broken_off = (
+            f"the service goes on training {name}, unseen: give the same command again when it has had its time,"
+            " or it is trained and paid for twice"
+        )
+        await self._trained(job, name, [one.text for one in found.documents])
         return Trained(Model(name, "trained"), await self._worth(name), found.notes)
 
     async def evaluate(self, model: str | None) -> Evaluation:

@@ -1,5 +1,6 @@
 """`labelstream models`: embedded models in a folder (`--out`, or by the folder's name), or those of an account."""
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -243,14 +244,15 @@ def _lived_of(account: str, branch: settings.Account, verb: Callable[[Life], Awa
 
     async def lived() -> T:
         with Steps(console.err()).waiting() as progress:
-            async with lives.opened(account, branch, progress) as life:
-                return await verb(life)
+            try:
+                async with lives.opened(account, branch, progress) as life:
+                    return await verb(life)
+            except asyncio.CancelledError:
+                progress.say(progress.broken_off)
+                raise
 
     try:
         return console.run_unless_interrupted(lived())
-    except KeyboardInterrupt:
-        _note("no longer waiting; the same command goes on with it")
-        raise
     except (Misconfigured, Unavailable) as error:
         raise type(error)(f"accounts.{account}: {error}") from None
 

@@ -81,7 +81,7 @@ def _compared(
     )
     if not names:
         raise ExamplesError("no row has a label, and no answer a class: there is nothing to compare")
-    labels = [*names, _NOTHING] if task == "single_label" else names
+    labels = [*names, _NOTHING] if task == "single_label" and not all(answers) else names
     column = {name: number for number, name in enumerate(labels)}
     scores = np.zeros((len(rows), len(labels)))
     for line, answer in zip(scores, answers, strict=True):

@@ -39,6 +39,7 @@ class LocalLife:
         name = wanted.name or named_after(wanted.rows)
         if wanted.name is None and (known := await asyncio.to_thread(self._versions.find, name)) is not None:
             return Trained(known, await asyncio.to_thread(self._versions.evaluation, name))
+        self._progress.broken_off = "no longer training; nothing of it is kept"
         self._progress.step(f"training {name} on {len(wanted.rows):,} documents")
         broken_off = threading.Event()
 

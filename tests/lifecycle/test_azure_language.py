@@ -126,8 +126,11 @@ async def test_a_training_that_is_not_waited_for_is_found_again(tmp_path: Path, 
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert "give the same command again to wait for it" in telling.lines[-1]
             (under_way,) = await it.list()
+            assert (
+                telling.broken_off
+                == f"the service goes on training {under_way.name}; the same command waits for it again"
+            )
             assert under_way.state in {"notStarted, 0%", "running, 0%"}
             with pytest.raises(Misconfigured, match=r"there is no model 'm-.*' in project slow; there is none"):
                 await it.deploy(Wanted(model=under_way.name))

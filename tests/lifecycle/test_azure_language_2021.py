@@ -200,4 +200,4 @@ async def test_whoever_does_not_wait_is_told_that_the_training_goes_on_unseen(re
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    assert telling.lines == ["m is trained on by the service, which does not show it: wait before you try again"]
+    assert telling.broken_off.startswith("the service goes on training m, unseen: give the same command again when")

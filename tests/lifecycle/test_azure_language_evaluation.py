@@ -28,7 +28,7 @@ def counts(tp: int, fp: int, fn: int, tn: int, era: int = 2022) -> dict[str, flo
     }
 
 
-SINGLE = {
+SINGLE: dict[int, dict[str, Any]] = {
     2022: {
         "projectKind": "CustomSingleLabelClassification",
         "customSingleLabelClassificationEvaluation": {
