@@ -15,8 +15,6 @@ from rich.table import Table
 from service import console, settings
 from service.console import AsJson
 from service.errors import Misconfigured, Unavailable
-from service.lifecycle import evaluation as asking
-from service.lifecycle import lives
 from service.lifecycle.verbs import Doomed, Evaluation, Labelled, Life, Trained, Wanted
 from service.model import evaluate as measuring
 from service.model import examples
@@ -144,7 +142,9 @@ def evaluate_model(  # noqa: PLR0917  options, which Typer reads by name
     elif given:
         rows, branch = examples.select(examples.read(given[0]), split), _branch(account, config)
         with Steps(console.err()).step(f"classifying {len(rows):,} documents", len(rows)) as advance:
-            answering = asking.measured(account, branch, rows, advance)
+            from service.lifecycle.evaluation import measured  # noqa: PLC0415  as `cli` has it
+
+            answering = measured(account, branch, rows, advance)
             worth, of = Evaluation.of(console.run_unless_interrupted(answering)), account
     else:
         worth, of = _lived(account, config, lambda life: life.evaluate(name)), f"{name or 'the model'}, by {account}"
@@ -241,6 +241,7 @@ def _lived(account: str, config: Path | None, verb: Callable[[Life], Awaitable[T
 
 def _lived_of(account: str, branch: settings.Account, verb: Callable[[Life], Awaitable[T]]) -> T:
     """What a verb gives for an account; how far it is is shown meanwhile."""
+    from service.lifecycle import lives  # noqa: PLC0415  as `cli` has it
 
     async def lived() -> T:
         with Steps(console.err()).waiting() as progress:
