@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from service.errors import Misconfigured
-from service.settings import Azure, AzureLanguage, Local, Settings, is_loopback, load, parse
+from service.settings import Azure, AzureLanguage, LanguageTraining, Local, Settings, is_loopback, load, parse
 
 KEY = "CANARY-0123456789abcdef"
 TREE: dict[str, Any] = {
@@ -210,6 +210,8 @@ RESOURCE = {"endpoint": "https://contoso.cognitiveservices.azure.com", "key": KE
 LANGUAGE = {**RESOURCE, "provider": "azure_language", "task": "multi_label"}
 JULY = {**LANGUAGE, "api_version": "v3.1-preview.ct.1"}
 OCTOBER = {**LANGUAGE, "api_version": "v3.2-preview.2"}
+NAMED = {**LANGUAGE, "project": "p", "deployment": "d"}
+PLACE = {"container": f"https://account.blob.core.windows.net/tickets?sig={KEY}"}
 SAFETY = {**RESOURCE, "provider": "content_safety"}
 UNDERSTANDING = {**RESOURCE, "provider": "content_understanding"}
 
@@ -232,6 +234,18 @@ UNDERSTANDING = {**RESOURCE, "provider": "content_understanding"}
         (
             {**JULY, "project": "p", "model_id": "m"},
             "v3.1-preview.ct.1 takes model_id, and neither project nor deployment",
+        ),
+        ({**NAMED, "training": {}}, "accounts.azure.training: give either container or container_file"),
+        (
+            {**NAMED, "training": {**PLACE, "container_file": "signature"}},
+            "accounts.azure.training: give either container or container_file",
+        ),
+        ({**NAMED, "training": {**PLACE, "langauge": "en"}}, "unknown key 'langauge', did you mean 'language'?"),
+        ({**NAMED, "training": {**PLACE, "testing_percentage": 0}}, "accounts.azure.training.testing_percentage"),
+        ({**NAMED, "training": {**PLACE, "project": "p"}}, "training.project goes with api_version v3.1-preview.ct.1"),
+        (
+            {**JULY, "model_id": "m", "training": PLACE},
+            "training.project goes with api_version v3.1-preview.ct.1, and with no other",
         ),
         ({**JULY, "model_id": "a model"}, "accounts.azure.model_id: String should match pattern"),
         ({**LANGUAGE, "api_version": "v3.1"}, "accounts.azure.api_version: String should match pattern"),
@@ -272,7 +286,8 @@ def test_an_azure_account_is_told_what_does_not_go_together(
     "account",
     [
         {**JULY, "model_id": "3fa85f64_MultiClassification_latest"},
-        {**OCTOBER, "project": "p", "deployment": "d"},
+        {**JULY, "model_id": "m", "training": {**PLACE, "project": "p", "language": "en-us"}},
+        {**OCTOBER, "project": "p", "deployment": "d", "training": {**PLACE, "multilingual": True}},
         {**LANGUAGE, "project": "p", "deployment": "d", "api_version": date(2022, 5, 1)},
         SAFETY,
         {**SAFETY, "harm_categories": ["Hate"], "blocklists": ["slurs"], "halt_on_blocklist_hit": True},
@@ -446,6 +461,9 @@ def test_secrets_are_not_shown() -> None:
     for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(azure(settings).secret)):
         assert KEY not in shown
     assert azure(settings).secret.get_secret_value() == KEY
+    training = LanguageTraining.model_validate(PLACE)
+    assert KEY not in f"{training!r} {training} {training.model_dump_json()} {training.place!r}"
+    assert KEY in training.place.get_secret_value()
     with pytest.raises(ValidationError) as refusal:
         AzureLanguage.model_validate({**TREE["accounts"]["azure"], "task": KEY})
     assert KEY not in str(refusal.value)

@@ -9,7 +9,7 @@ from service.settings.values import Branch, secret_of
 
 
 class TrainingData(Branch):
-    """Where labelled documents are put."""
+    """Where labelled documents are put, for a service that is allowed to read there by itself: it is told no secret."""
 
     container: SecretStr | None = None
     """Where they are put: `https://ACCOUNT…/NAME?SIGNATURE`, or `NAME=FOLDER`; give this or `container_file`."""
@@ -28,7 +28,11 @@ class TrainingData(Branch):
 
 
 class LanguageTraining(TrainingData):
-    """What a project of custom text classification is made with, beside the labelled rows."""
+    """What a project of custom text classification is made with, beside the labelled rows.
+
+    The resource has to be connected to the storage account of the container, and allowed to read there: it is told the
+    container's name and no secret.
+    """
 
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$")] = "en"
     """The language of the documents."""
