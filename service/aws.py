@@ -31,43 +31,74 @@ from botocore.parsers import ResponseParserError
 
 from service import settings
 from service.errors import CallFailed, Misconfigured, Throttled, Unavailable
+from service.failures import NO_CODE, At, Rule, Then, first_that_fits
 from service.limits import Limits
 from service.telemetry import AccountTelemetry
 from service.transport import kind_of, kind_of_status
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
 _PART = 1024**2
-_THROTTLES = {
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-}
-_PASSING = {"InternalError", "InternalFailure", "InternalServerException", "RequestTimeout", "ServiceUnavailable"}
-_KEY = "access_key_id and secret_access_key, or the role that this process has"
-_SETTINGS = {  # codes that find fault with who asks, or where, and what is to be looked at
-    "AuthorizationHeaderMalformed": "that the bucket is in the region of the ARN",
-    "ExpiredToken": f"{_KEY}: these credentials have expired",
-    "ExpiredTokenException": f"{_KEY}: these credentials have expired",
-    "IncompleteSignature": _KEY,
-    "InvalidAccessKeyId": _KEY,
-    "InvalidClientTokenId": _KEY,
-    "InvalidSignatureException": f"{_KEY}, and this machine's clock",
-    "InvalidToken": _KEY,
-    "MissingAuthenticationToken": _KEY,
-    "MissingAuthenticationTokenException": _KEY,
-    "OptInRequired": "that the AWS account may use the service in this region",
-    "PermanentRedirect": "that the bucket is in the region of the ARN",
-    "RequestExpired": "this machine's clock",
-    "RequestTimeTooSkewed": "this machine's clock",
-    "SignatureDoesNotMatch": f"{_KEY}, and this machine's clock",
-    "UnknownOperationException": "endpoint_url",
-    "UnrecognizedClientException": _KEY,
-}
-_DENIED = {"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"}
+_KEY = "check access_key_id and secret_access_key, or the role that this process has"
+_REGION = "check that the bucket is in the region of the ARN"
+_CLOCK = "check this machine's clock"
+RULES = (
+    Rule(
+        Then.WAIT,
+        codes=(
+            "ProvisionedThroughputExceededException",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "SlowDown",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequestsException",
+        ),
+    ),
+    Rule(Then.WAIT, statuses=(429,)),
+    Rule(Then.STOP, _REGION, codes=("AuthorizationHeaderMalformed", "PermanentRedirect")),
+    Rule(Then.STOP, f"{_KEY}: these credentials have expired", codes=("ExpiredToken", "ExpiredTokenException")),
+    Rule(
+        Then.STOP,
+        _KEY,
+        codes=(
+            "IncompleteSignature",
+            "InvalidAccessKeyId",
+            "InvalidClientTokenId",
+            "InvalidToken",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "UnrecognizedClientException",
+        ),
+    ),
+    Rule(
+        Then.STOP,
+        f"{_KEY}, and this machine's clock",
+        codes=("InvalidSignatureException", "SignatureDoesNotMatch"),
+    ),
+    Rule(Then.STOP, "check that the AWS account may use the service in this region", codes=("OptInRequired",)),
+    Rule(Then.STOP, _CLOCK, codes=("RequestExpired", "RequestTimeTooSkewed")),
+    Rule(Then.STOP, "check endpoint_url", codes=("UnknownOperationException",)),
+    Rule(
+        Then.STOP,
+        "see that the credentials allow {permission}",
+        codes=("AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"),
+    ),
+    Rule(Then.STOP, "see that the credentials allow {permission}", statuses=(401, 403)),
+    Rule(
+        Then.HOLD,
+        codes=("InternalError", "InternalFailure", "InternalServerException", "RequestTimeout", "ServiceUnavailable"),
+    ),
+    Rule(Then.HOLD, statuses=(408, 409, 425, *range(500, 600))),
+    Rule(
+        Then.HOLD,
+        "not in the service's words, is something else at its address?",
+        statuses=(400, 422, *range(400)),
+        codes=(NO_CODE,),
+    ),
+    Rule(Then.STOP, "check endpoint_url", codes=(NO_CODE,)),
+    Rule(Then.SPLIT, "unless the account's own rules, which come next, have the code"),
+)
+"""What is done about the failures of every service, whatever was asked."""
 _PERMISSIONS = {"ListObjectsV2": "ListBucket"}  # those that are not called as the operation is
 _BROKEN = (
     BotoCoreError,
@@ -103,13 +134,14 @@ COMPREHEND, S3 = Service("comprehend", "endpoint_url"), Service("s3", "storage_u
 class Declined(Exception):
     """A service understood a request and says no, and what that means depends on what was asked.
 
-    `code` is its word for why, and `reasons` are the words that it adds to that.
+    `code` is its word for why, and `reasons` are the words that it adds to that; `codes` are all of these.
     """
 
     def __init__(self, message: str, code: str, reasons: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.code = code
         self.reasons = reasons
+        self.codes = [*reasons, code]
 
 
 class _Staying(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no types
@@ -209,25 +241,16 @@ class PacedAws:
             raise Unavailable(f"{self.host} did not answer: {_WORDS[kind].format(_root(error))}") from None
         self._telemetry.request(operation, "2xx", time.monotonic() - began)
 
-    def _failure(self, error: ClientError, status: int) -> CallFailed | Declined:  # noqa: PLR0911  one return for each consequence
+    def _failure(self, error: ClientError, status: int) -> CallFailed | Declined:
         """What an answer without success means."""
         code = str(error.response.get("Error", {}).get("Code", ""))
         spelt = code if _CODE.fullmatch(code) else ""
         told = f"{self.host} answered {status} {spelt}".rstrip()
-        if code in _THROTTLES or status == 429:
-            return Throttled(told, _retry_after(error))
-        if code in _SETTINGS:
-            return Misconfigured(f"{told}: check {_SETTINGS[code]}")
-        if code in _DENIED or status in (401, 403):
-            permission = _PERMISSIONS.get(error.operation_name, error.operation_name)
-            return Misconfigured(f"{told}: see that the credentials allow {self._service}:{permission}")
-        if code in _PASSING or status in (408, 409, 425) or status >= 500:
-            return Unavailable(told, _retry_after(error))
-        if spelt:
+        rule = first_that_fits(RULES, At.REQUEST, status, (spelt or NO_CODE,))
+        if rule.then is Then.SPLIT:
             return Declined(told, code, _reasons(error))
-        if status in (400, 422) or status < 400:
-            return Unavailable(f"{told}, and not in the service's words: is something else at its address?")
-        return Misconfigured(f"{told}: check endpoint_url")
+        permission = f"{self._service}:{_PERMISSIONS.get(error.operation_name, error.operation_name)}"
+        return rule._replace(says=rule.says.format(permission=permission)).error(told, _retry_after(error))
 
 
 @asynccontextmanager

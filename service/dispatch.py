@@ -20,10 +20,11 @@ from service.jobs import JobProvider, PollTimes, follow
 from service.limits import Limits
 from service.telemetry import AccountStatistics, AccountTelemetry
 
-_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.5, 30.0
-_MOST_LOSSES = 4
-"""Jobs that the same documents may lose, while others are answered, before they are taken to be the cause."""
-_LONGEST_QUIET = 3600.0
+FIRST_BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0
+"""Seconds that an account is left alone after a failure, and at most after many in a row."""
+MOST_LOSSES = 4
+"""Jobs that a batch, or at last a document, may lose while others are answered, before it is taken to be the cause."""
+LONGEST_QUIET = 3600.0
 """Seconds that a `Retry-After` is believed: a slip in one header must not silence an account for years."""
 
 
@@ -152,12 +153,12 @@ class Account:
         self.telemetry.retried(reason, error.retry_after)
         if isinstance(error, JobLost):
             self.telemetry.error("job", "job_lost")
-        if error.retry_after and error.retry_after >= _FIRST_BACK_OFF:  # less is no reason to ask again, and again
-            self.limits.quiet(min(error.retry_after, _LONGEST_QUIET))
+        if error.retry_after and error.retry_after >= FIRST_BACK_OFF:  # less is no reason to ask again, and again
+            self.limits.quiet(min(error.retry_after, LONGEST_QUIET))
         elif asked_at > self._failed_at and not self.limits.quiet_for:  # calls that were out together fail as one
             self._failures += 1
             self._failed_at = _now()
-            longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(self._failures - 1, 16))
+            longest = min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2.0 ** min(self._failures - 1, 16))
             self.limits.quiet(longest * random.uniform(0.5, 1))  # noqa: S311  spreads replicas, keeps no secret
 
 
@@ -210,9 +211,9 @@ class Dispatcher:
 
         Raises Misconfigured: asking again would not help.
         """
-        return await self._classify(batch, batch.documents)
+        return await self._classify(batch, batch.documents, MOST_LOSSES)
 
-    async def _classify(self, batch: Batch, documents: Sequence[Document]) -> list[Answer]:
+    async def _classify(self, batch: Batch, documents: Sequence[Document], most_losses: int) -> list[Answer]:
         attempts, losses, began = 0, 0, _now()
         lengths = [len(document.text) for document in documents]
         fitting, characters = [account for account in self.accounts if account.fits(max(lengths))], sum(lengths)
@@ -228,7 +229,7 @@ class Dispatcher:
                         outcomes = await account.classify(documents)
                     except JobLost as loss:
                         losses += 1
-                        if losses < _MOST_LOSSES or account.answered_at < began:
+                        if losses < most_losses or account.answered_at < began:
                             continue  # others fare no better, so it is not these documents' fault
                         rejection: CallFailed = loss
                     except (Throttled, Unavailable):
@@ -243,8 +244,13 @@ class Dispatcher:
                         batch.answered = True
                         return [Answer(documents, [refused], account, attempts, time.time())]
             half = len(documents) // 2
-            first = await self._classify(batch, documents[:half])
-            return first + await self._classify(batch, documents[half:])
+            first = await self._classify(batch, documents[:half], _losses(half))
+            return first + await self._classify(batch, documents[half:], _losses(len(documents) - half))
+
+
+def _losses(documents: int) -> int:
+    """Jobs that a part of a batch may lose: to halve it again costs little, the verdict on one document is final."""
+    return MOST_LOSSES if documents == 1 else 1
 
 
 async def _ready(accounts: Sequence[Account]) -> Account:

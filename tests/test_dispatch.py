@@ -1,13 +1,14 @@
 import asyncio
+import math
 import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
 
-from service.dispatch import Account, Answer, Batch, Dispatcher
+from service.dispatch import MOST_LOSSES, Account, Answer, Batch, Dispatcher
 from service.documents import Classified, Document, Outcome, Reason, Refused
-from service.errors import CallFailed, JobLost, Misconfigured, Throttled, Unavailable
+from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.telemetry import Telemetry
 from tests.classifiers import POISON, UNWANTED, FirstWord, FirstWordByJobs, account
 from tests.clock import now, virtual_time
@@ -199,7 +200,7 @@ def test_a_refused_call_is_halved_until_exactly_the_documents_at_fault_are_refus
         for _, outcome in pairs:
             if isinstance(outcome, Refused):
                 assert outcome == Refused(Reason.REFUSED_BY_CLASSIFIER, "one of the documents is at fault")
-        assert len(provider.calls) <= 1 + 10 * len(at_fault)
+        assert len(provider.calls) <= 1 + 2 * math.ceil(math.log2(25)) * len(at_fault)
 
     dispatch()
 
@@ -317,6 +318,46 @@ async def test_a_document_whose_jobs_are_always_lost_is_found_while_others_are_a
     answered = flat(await dispatcher.classify(batch("refund a", "cursed b", "refund c")))
     company.cancel()
     assert [type(outcome) for _, outcome in answered] == [Classified, Refused, Classified]
+
+
+class FailsPoisoned(FirstWordByJobs):
+    """Has jobs that fail as a whole for what is in one of their documents."""
+
+    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
+        if any(document.text.startswith(POISON) for document in documents):
+            raise Rejected("the job failed for a document")
+        return await super().poll(job, documents)
+
+
+@pytest.mark.parametrize("at_fault", range(0, 25, 6))
+def test_a_job_that_fails_for_one_document_costs_no_more_calls_than_halving_takes(at_fault: int) -> None:
+    @virtual_time
+    async def dispatch() -> None:
+        provider = FailsPoisoned()
+        texts = [f"{POISON} {i}" if i == at_fault else f"fine {i}" for i in range(25)]
+        outcomes = [outcome for _, outcome in flat(await by(account(provider)).classify(batch(*texts)))]
+        assert [i for i, outcome in enumerate(outcomes) if isinstance(outcome, Refused)] == [at_fault]
+        assert len(provider.calls) <= 1 + 2 * math.ceil(math.log2(25))
+
+    dispatch()
+
+
+@virtual_time
+async def test_a_document_whose_jobs_are_always_lost_costs_few_more() -> None:
+    provider = LosesCursed()
+    dispatcher = by(account(provider))
+
+    async def others() -> None:
+        while True:
+            await dispatcher.classify(batch("billing"))
+            await asyncio.sleep(0.2)
+
+    company = asyncio.create_task(others())
+    answered = flat(await dispatcher.classify(batch(*(f"refund {i}" for i in range(12)), "cursed", *["refund"] * 12)))
+    company.cancel()
+    assert [i for i, (_, outcome) in enumerate(answered) if isinstance(outcome, Refused)] == [12]
+    ours = [texts for _, texts in provider.calls if texts != ["billing"]]
+    assert len(ours) <= MOST_LOSSES + 2 * math.ceil(math.log2(25)) + MOST_LOSSES - 1
 
 
 @virtual_time

@@ -9,9 +9,8 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
@@ -19,11 +18,14 @@ import httpx
 import orjson
 
 from service import settings
-from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
+from service.errors import CallFailed, JobLost, Misconfigured, Unavailable
+from service.failures import NO_CODE, NOT_JSON, At, Rule, Then, first_that_fits
 
 DONE: AbstractSet[str] = frozenset({"succeeded", "completed", "partiallycompleted", "partiallysucceeded"})
 """How services say that there are answers, in lower case. What is neither here nor in `ENDED_BADLY` is pending."""
 ENDED_BADLY: AbstractSet[str] = frozenset({"failed", "rejected", "cancelled", "canceled"})
+PASSING = ("InternalServerError", "ServiceUnavailable", "Timeout", "TooManyRequests", "QuotaExceeded")
+"""Codes that blame nobody."""
 _CODE = re.compile("[A-Za-z]{1,64}")
 _LONGEST_MESSAGE = 200
 _LONGEST_URL = 8_000
@@ -79,48 +81,58 @@ class Exchange(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Codes:
-    """What the error codes of an API find fault with.
+def rules(
+    names: str, settings: Mapping[str, str], content: Mapping[str, str], passing: Sequence[str] = PASSING
+) -> tuple[Rule, ...]:
+    """What is done about the failures of an API.
 
-    `content` are those that blame the documents, with what they mean (or nothing to add); `settings` those that blame
-    the rest of the request, with the settings that it is made of; `passing` blame nobody.
+    `names` are the settings that name what is asked. `settings` are the codes that blame another part of the request,
+    each with the settings it is made of; `content` those that blame the documents, with what they mean (or nothing to
+    add), the telling ones first; `passing` those that blame nobody.
     """
-
-    content: Mapping[str, str]
-    settings: Mapping[str, str]
-    passing: AbstractSet[str] = field(
-        default=frozenset({"InternalServerError", "ServiceUnavailable", "Timeout", "TooManyRequests", "QuotaExceeded"})
+    asked, ended = (At.REQUEST, At.POLL, At.LOOK), (At.JOB, At.DOCUMENT)
+    refusals = (413, 400, 422)
+    return (
+        Rule(Then.SUBMIT_AGAIN, "it does not know a job any more", (At.POLL,), (404, 410)),
+        Rule(Then.WAIT, "", asked, (429,)),
+        Rule(Then.WAIT, "", asked, (403,), ("QuotaExceeded",)),
+        Rule(Then.STOP, "check key, and that it belongs to endpoint", asked, (401,)),
+        Rule(Then.STOP, "check key and endpoint, and whom the resource's network rules let in", asked, (403,)),
+        Rule(Then.STOP, f"check {names} and endpoint", asked, (404,)),
+        *(Rule(Then.STOP, f"check {where}", codes=(code,)) for code, where in settings.items()),
+        Rule(Then.SUBMIT_AGAIN, "", ended, (), passing),
+        Rule(Then.HOLD, "", asked, (408, 409, 425, *range(500, 600))),
+        Rule(Then.HOLD, "it is not followed, endpoint must be the service's own address", asked, range(400)),
+        Rule(Then.HOLD, "not in the service's words, is something else at endpoint?", asked, (400, 422), (NOT_JSON,)),
+        Rule(Then.SUBMIT_AGAIN, "", (At.POLL,), refusals),
+        Rule(Then.STOP, "check api_version", (At.LOOK,), refusals),
+        *(Rule(Then.SPLIT, means, (At.REQUEST,), refusals, (code,)) for code, means in content.items()),
+        Rule(Then.SPLIT, "", (At.REQUEST,), refusals),
+        # Routes, methods, proxies: no document brings these about, so none must be blamed.
+        Rule(Then.STOP, "check endpoint and api_version", asked),
+        *(Rule(Then.SPLIT, means, (At.JOB,), (), (code,)) for code, means in content.items()),
+        Rule(Then.SUBMIT_AGAIN, "", (At.JOB,)),
+        *(Rule(Then.REFUSE, means, (At.DOCUMENT,), (), (code,)) for code, means in content.items() if means),
+        Rule(Then.REFUSE, "", (At.DOCUMENT,)),
     )
-
-    def wrong_settings(self, codes: Iterable[str]) -> str:
-        """The settings that one of the codes finds fault with; empty if none does."""
-        return next((self.settings[code] for code in codes if code in self.settings), "")
-
-    def spelt(self, codes: Iterable[str]) -> str:
-        """Codes as a person reads them, innermost first, as that one says most."""
-        inwards = list(dict.fromkeys(codes))[:5] or ["no code given"]
-        meaning = next((self.content[code] for code in reversed(inwards) if self.content.get(code)), "")
-        return " in ".join(reversed(inwards)) + (f": {meaning}" if meaning else "")
 
 
 class Resource:
     """An Azure resource, asked over HTTP.
 
     `http` comes ready: timeouts, TLS, pool and pacing are its owner's. The key goes out with each request and to the
-    scheme, host and port of the endpoint only. `path` is that of the API, after the endpoint's own; `names` are the
-    settings that name what is asked there.
+    scheme, host and port of the endpoint only. `path` is that of the API, after the endpoint's own; `rules` say what is
+    done about its failures.
     """
 
-    def __init__(self, settings: settings.Azure, http: Exchange, codes: Codes, path: str, names: str) -> None:
+    def __init__(self, settings: settings.Azure, http: Exchange, rules: Sequence[Rule], path: str) -> None:
         try:
             endpoint = httpx.URL(settings.endpoint)
         except httpx.InvalidURL as error:
             raise Misconfigured(f"endpoint {settings.endpoint!r} is not a URL: {error}") from None
         self.host = endpoint.netloc.decode("ascii")
         self._http = http
-        self._codes = codes
-        self._names = names
+        self._rules = rules
         self._origin = f"{endpoint.scheme}://{self.host}/"
         self._base = endpoint.copy_with(path=endpoint.path.rstrip("/") + path)
         self._key = settings.secret.get_secret_value()
@@ -146,7 +158,7 @@ class Resource:
         """How a job stands. Raises JobLost, Throttled, Unavailable and Misconfigured."""
         answer = await self.ask("GET", url)
         if not answer.is_success:
-            raise self.lost_or_failed(answer)
+            raise self.failure(answer, At.POLL)
         page = json_of(answer)
         if not isinstance(page, dict):
             raise self.malformed("a job that is not a JSON object")
@@ -188,62 +200,33 @@ class Resource:
         """
         answer = await self.ask("GET", url)
         if not answer.is_success:
-            raise self.unsuccessful(answer)
+            raise self.failure(answer, At.LOOK)
         found = json_of(answer)
         if not isinstance(found, dict):
             raise self.stranger(answer)
         return found
 
-    def unsuccessful(self, answer: Answer) -> CallFailed:
-        """What it means that a look at the resource, at no document, had no success."""
-        return self.failure(answer, lambda told: Misconfigured(f"{told}: check api_version"))
-
     def stranger(self, answer: Answer) -> Misconfigured:
         """What it means that an answer is none of this API's."""
         return Misconfigured(f"{self.told(answer)}, and not as this API does: check endpoint")
 
-    def ended(self, codes: list[str], status: str) -> CallFailed:
+    def failure(self, answer: Answer, at: At) -> CallFailed:
+        """What an answer without success means."""
+        rule = first_that_fits(self._rules, at, answer.status_code, _seen(answer))
+        return rule.error(self.told(answer), _retry_after(answer.headers))
+
+    def ended(self, codes: Sequence[str], status: str) -> CallFailed:
         """What it means that a job ended without results, by the codes it gives."""
-        told = f"{self.host}: a job ended as {status} without results ({self._codes.spelt(codes)})"
-        if wrong := self._codes.wrong_settings(codes):
-            return Misconfigured(f"{told}: check {wrong}")
-        if self._codes.passing.isdisjoint(codes) and not self._codes.content.keys().isdisjoint(codes):
-            return Rejected(told)
-        return JobLost(told)
+        rule = first_that_fits(self._rules, At.JOB, codes=codes)
+        explained = _explained(codes, rule)
+        return rule._replace(says="").error(f"{self.host}: a job ended as {status} without results ({explained})")
 
-    def lost_or_failed(self, answer: Answer) -> CallFailed:
-        """What it means that asking after a job had no success."""
-        if answer.status_code in (404, 410):
-            return JobLost(f"{self.host} does not know a job any more ({answer.status_code})")
-        return self.failure(answer, JobLost)
-
-    def failure(  # noqa: PLR0911  one return for each consequence
-        self, answer: Answer, refused: Callable[[str], CallFailed]
-    ) -> CallFailed:
-        """What an answer without success means; `refused` is for a request that is refused for its content."""
-        status, told = answer.status_code, self.told(answer)
-        codes = codes_of(_error(answer))
-        after = _retry_after(answer.headers)
-        if status == 429 or (status == 403 and _is_quota(answer, codes)):
-            return Throttled(told, after)
-        if status == 401:
-            return Misconfigured(f"{told}: check key, and that it belongs to endpoint")
-        if status == 403:
-            return Misconfigured(f"{told}: check key and endpoint, and whom the resource's network rules let in")
-        if status == 404:
-            return Misconfigured(f"{told}: check {self._names} and endpoint")
-        if wrong := self._codes.wrong_settings(codes):
-            return Misconfigured(f"{told}: check {wrong}")
-        if status in (408, 409, 425) or status >= 500:
-            return Unavailable(told, after)
-        if status < 400:
-            return Unavailable(f"{told}, which is not followed: endpoint must be the service's own address")
-        if status == 413 or (status in (400, 422) and isinstance(json_of(answer), dict)):
-            return refused(told)
-        if status in (400, 422):
-            return Unavailable(f"{told}, and not in the service's words: is something else at endpoint?", after)
-        # Routes, methods, proxies: no document brings these about, so none must be blamed.
-        return Misconfigured(f"{told}: check endpoint and api_version")
+    def refused(self, codes: Sequence[str], document: str) -> str:
+        """Why a document was refused in an answer that is good otherwise; raises what it means where it was not."""
+        rule = first_that_fits(self._rules, At.DOCUMENT, codes=codes)
+        if rule.then is not Then.REFUSE:
+            raise rule.error(f"{self.host} failed on {document} ({_spelt(codes)})")
+        return _explained(codes, rule)
 
     def malformed(self, what: str) -> Unavailable:
         """What it means that an answer makes no sense."""
@@ -254,7 +237,7 @@ class Resource:
         error = _error(answer)
         told = f"{self.host} answered {answer.status_code}"
         if codes := codes_of(error):
-            told += f" {self._codes.spelt(codes)}"
+            told += f" {_spelt(codes)}"
         message = error.get("message")
         if answer.status_code in (401, 403, 404, 429) and isinstance(message, str):
             words = " ".join(message.replace(self._key, "…").split())
@@ -300,8 +283,21 @@ def _error(answer: Answer) -> dict[str, Any]:
     return error if isinstance(error, dict) else body
 
 
-def _is_quota(answer: Answer, codes: list[str]) -> bool:
-    return "QuotaExceeded" in codes or b"out of call volume quota" in answer.content.lower()
+def _seen(answer: Answer) -> Sequence[str]:
+    """The codes of an answer, and what its body says without one."""
+    if b"out of call volume quota" in answer.content.lower():
+        return ["QuotaExceeded"]
+    return (codes_of(_error(answer)) or [NO_CODE]) if isinstance(json_of(answer), dict) else [NOT_JSON]
+
+
+def _spelt(codes: Iterable[str]) -> str:
+    """Codes as a person reads them, innermost first, as that one says most."""
+    inwards = list(dict.fromkeys(codes))[:5] or ["no code given"]
+    return " in ".join(reversed(inwards))
+
+
+def _explained(codes: Iterable[str], rule: Rule) -> str:
+    return f"{_spelt(codes)}: {rule.says}" if rule.says else _spelt(codes)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -15,7 +15,8 @@ import orjson
 
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
-from service.errors import CallFailed, JobLost, Misconfigured, Rejected
+from service.errors import CallFailed, JobLost
+from service.failures import At
 from service.providers.azure import DONE, ENDED_BADLY, Exchange, Resource, codes_of, mended, word
 from service.providers.azure_language_dialects import spoken
 
@@ -32,7 +33,7 @@ class AzureLanguage:
 
     def __init__(self, settings: settings.AzureLanguage, http: Exchange) -> None:
         self._dialect = spoken(settings)
-        self._resource = Resource(settings, http, self._dialect.codes, self._dialect.path, self._dialect.names)
+        self._resource = Resource(settings, http, self._dialect.rules, self._dialect.path)
         self._submit_url = self._resource.url(self._dialect.submit, **self._dialect.query)
         self.model = settings.model
         self.task: str = settings.task
@@ -48,7 +49,7 @@ class AzureLanguage:
         """
         answer = await self._resource.ask("POST", self._submit_url, _body(documents, self._dialect.tasks))
         if not answer.is_success:
-            raise self._resource.failure(answer, Rejected)
+            raise self._resource.failure(answer, At.REQUEST)
         return self._resource.submitted(answer)
 
     async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
@@ -92,7 +93,7 @@ class AzureLanguage:
         answer = await self._resource.ask("POST", cancelling)
         ended = {400, 409}  # the documentation does not say which of the two a finished job gives
         if not (answer.is_success or answer.status_code in ended):
-            raise self._resource.lost_or_failed(answer)
+            raise self._resource.failure(answer, At.POLL)
 
     async def probe(self) -> None:
         """Ask after a job that cannot exist, which costs nothing: not found means reached and let in.
@@ -106,7 +107,7 @@ class AzureLanguage:
             return
         if answer.status_code == 404 or answer.is_success:
             raise self._resource.stranger(answer)
-        raise self._resource.unsuccessful(answer)
+        raise self._resource.failure(answer, At.LOOK)
 
     def _read(self, page: dict[str, Any], asked: dict[str, Document]) -> dict[str, Outcome]:
         """The outcomes on one page of results, by the number of the document."""
@@ -131,12 +132,8 @@ class AzureLanguage:
                 yield number, self._refused(failed["error"], asked[number])
 
     def _refused(self, error: dict[str, Any], document: Document) -> Refused:
-        codes, meanings = codes_of(error), self._dialect.codes
-        if wrong := meanings.wrong_settings(codes):
-            raise Misconfigured(f"{document.record.position} was refused, {meanings.spelt(codes)}: check {wrong}")
-        if not meanings.passing.isdisjoint(codes):
-            raise JobLost(f"a finished job failed on {document.record.position}, {meanings.spelt(codes)}")
-        return Refused(Reason.REFUSED_BY_CLASSIFIER, meanings.spelt(codes))
+        why = self._resource.refused(codes_of(error), str(document.record.position))
+        return Refused(Reason.REFUSED_BY_CLASSIFIER, why)
 
     def _ended(self, page: dict[str, Any]) -> CallFailed:
         """What it means that a job ended without results, by the codes of its errors and those of its tasks."""

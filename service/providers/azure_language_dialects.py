@@ -7,35 +7,43 @@ be as its sister versions.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from service import settings
-from service.providers.azure import Codes
+from service.failures import Rule
+from service.providers.azure import rules
 
-_CODES = Codes(
-    content={
-        "InvalidRequest": "",
-        "InvalidArgument": "",
-        "InvalidDocument": "a document is empty, too long, or not text",
-        "InvalidDocumentBatch": "a document is empty, or there are too many of them",
-        "UnsupportedLanguageCode": "the language of a document is not supported",
-        "MissingInputDocuments": "no document was found in the request",
-        "EmptyRequest": "no document was found in the request",
-    },
-    settings={
+_CONTENT = {
+    "InvalidDocument": "a document is empty, too long, or not text",
+    "InvalidDocumentBatch": "a document is empty, or there are too many of them",
+    "UnsupportedLanguageCode": "the language of a document is not supported",
+    "MissingInputDocuments": "no document was found in the request",
+    "EmptyRequest": "no document was found in the request",
+    "InvalidRequest": "",
+    "InvalidArgument": "",
+}
+RULES = rules(
+    "project, deployment (the names are case-sensitive)",
+    {
         "ProjectNotFound": "project",
         "DeploymentNotFound": "deployment",
         "ModelVersionIncorrect": "deployment",
         "InvalidParameterValue": "project, deployment, task and api_version",
         "InvalidRequestBodyFormat": "api_version",
     },
+    _CONTENT,
 )
-_OF_A_MODEL = {
-    "ModelVersionIncorrect": "model_id",
-    "InvalidParameterValue": "model_id, task and api_version",
-    "InvalidRequestBodyFormat": "api_version",
-}
+"""What is done about failures, where a project's deployment is asked."""
+RULES_OF_A_MODEL = rules(
+    "model_id",
+    {
+        "ModelVersionIncorrect": "model_id",
+        "InvalidParameterValue": "model_id, task and api_version",
+        "InvalidRequestBodyFormat": "api_version",
+    },
+    _CONTENT,
+)
+"""The same where a model is asked by its id."""
 
 
 class Dialect(Protocol):
@@ -47,10 +55,8 @@ class Dialect(Protocol):
     """Where in it a job is submitted."""
     jobs: str
     """Where in it jobs are."""
-    names: str
-    """The settings that name what classifies."""
-    codes: Codes
-    """What errors mean."""
+    rules: tuple[Rule, ...]
+    """What is done about failures."""
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -79,8 +85,7 @@ class AnalyzeText:
     """The versions that are dates, 2022-05-01 and later: `/language/analyze-text/jobs`."""
 
     path, submit, jobs = "/language/analyze-text/jobs", "", ""
-    names = "project, deployment (the names are case-sensitive)"
-    codes = _CODES
+    rules = RULES
 
     def __init__(self, settings: settings.AzureLanguage) -> None:
         self.query = {"api-version": settings.api_version}
@@ -108,8 +113,7 @@ class Preview32:
 
     path, submit, jobs = "/text/analytics/v3.2-preview.2", "/analyze", "/analyze/jobs"
     query: Mapping[str, str] = {}
-    names = AnalyzeText.names
-    codes = _CODES
+    rules = RULES
 
     def __init__(self, settings: settings.AzureLanguage) -> None:
         kinds = {"single_label": "customSingleClassificationTasks", "multi_label": "customMultiClassificationTasks"}
@@ -137,8 +141,7 @@ class Preview31:
 
     path, submit, jobs = "/text/analytics/v3.1-preview.ct.1", "/analyze", "/analyze/jobs"
     query: Mapping[str, str] = {}
-    names = "model_id"
-    codes = replace(_CODES, settings=_OF_A_MODEL)
+    rules = RULES_OF_A_MODEL
 
     def __init__(self, settings: settings.AzureLanguage) -> None:
         kinds = {"single_label": "customClassificationTasks", "multi_label": "customMultiClassificationTasks"}

@@ -19,12 +19,35 @@ from typing import Any, Protocol
 from service import settings
 from service.aws import Declined
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
-from service.errors import CallFailed, Misconfigured, Rejected, Unavailable
+from service.errors import CallFailed, Misconfigured, Unavailable
+from service.failures import At, Rule, Then, first_that_fits
 
 _MOST_BYTES = 10_000
 _FIELDS = {"single_label": "Classes", "multi_label": "Labels"}
 _CODE = re.compile("[A-Za-z_]{1,64}")
-_PASSING = {"INTERNAL_SERVER_ERROR", "TEXTRACT_PROVISIONED_THROUGHPUT_EXCEEDED"}
+_ROLE = "check endpoint_arn and its role"
+RULES = (
+    Rule(Then.HOLD, "", (At.DOCUMENT,), (), ("INTERNAL_SERVER_ERROR", "TEXTRACT_PROVISIONED_THROUGHPUT_EXCEEDED")),
+    Rule(Then.REFUSE, "", (At.DOCUMENT,)),
+    Rule(
+        Then.HOLD,
+        "the endpoint does not serve just now",
+        codes=("ResourceUnavailableException", "ResourceInUseException"),
+    ),
+    Rule(Then.STOP, "check endpoint_arn", codes=("ResourceNotFoundException", "ValidationException")),
+    Rule(Then.STOP, _ROLE, codes=("TEXTRACT_ACCESS_DENIED",)),
+    Rule(Then.STOP, _ROLE, (At.LOOK,), (), ("InvalidRequestException",)),
+    Rule(
+        Then.REFUSE,
+        "longer than the endpoint takes",
+        (At.REQUEST,),
+        (),
+        ("TextSizeLimitExceededException",),
+    ),
+    Rule(Then.REFUSE, "", (At.REQUEST,), (), ("InvalidRequestException",)),
+    Rule(Then.SPLIT),
+)
+"""What is done about failures, after the rules of every AWS service."""
 
 
 class Client(Protocol):
@@ -77,7 +100,7 @@ class Comprehend:
         try:
             answer = await self._client.call("describe_endpoint", EndpointArn=self._arn)
         except Declined as no:
-            raise _failure(no) from None
+            raise _failure(no, At.LOOK) from None
         endpoint = answer.get("EndpointProperties")
         if not endpoint:
             raise self._client.malformed("no endpoint")
@@ -113,8 +136,8 @@ class Comprehend:
             raise self._client.malformed("neither classes nor errors")
         if classes:
             return Classified(classes, warnings=warnings)
-        if not _PASSING.isdisjoint(codes):
-            raise Unavailable(f"{self._client.host} could not read a document just now ({', '.join(codes)})")
+        if codes and (rule := first_that_fits(RULES, At.DOCUMENT, codes=codes)).then is not Then.REFUSE:
+            raise rule.error(f"{self._client.host} could not read a document just now ({', '.join(codes)})")
         if codes or self.task == "single_label":
             return Refused(Reason.REFUSED_BY_CLASSIFIER, ", ".join(codes) or "it has no class")
         return Classified((), warnings=warnings)
@@ -153,21 +176,14 @@ def _class_score(name: object, score: object) -> ClassScore:
 
 def _refused(no: Declined) -> Refused:
     """What it means that the endpoint refuses a document, where it is the document's fault."""
-    if no.code == "TextSizeLimitExceededException":
-        return Refused(Reason.TOO_LONG, f"longer than the endpoint takes ({no.code})")
-    if no.code == "InvalidRequestException" and "TEXTRACT_ACCESS_DENIED" not in no.reasons:
-        return Refused(Reason.REFUSED_BY_CLASSIFIER, " in ".join([*reversed(no.reasons), no.code]))
-    raise _failure(no)
+    rule = first_that_fits(RULES, At.REQUEST, codes=no.codes)
+    if rule.then is not Then.REFUSE:
+        raise _failure(no, At.REQUEST)
+    if rule.says:
+        return Refused(Reason.TOO_LONG, f"{rule.says} ({no.code})")
+    return Refused(Reason.REFUSED_BY_CLASSIFIER, " in ".join([*reversed(no.reasons), no.code]))
 
 
-def _failure(no: Declined) -> CallFailed:
-    match no.code:
-        case "ResourceUnavailableException" | "ResourceInUseException":
-            return Unavailable(f"{no}: the endpoint does not serve just now")
-        case "ResourceNotFoundException" | "ValidationException":
-            return Misconfigured(f"{no}: check endpoint_arn")
-        case "InvalidRequestException":
-            return Misconfigured(
-                f"{no} ({', '.join(no.reasons) or 'no reason given'}): check endpoint_arn and its role"
-            )
-    return Rejected(str(no))
+def _failure(no: Declined, at: At) -> CallFailed:
+    told = f"{no} ({', '.join(no.reasons)})" if no.reasons else str(no)
+    return first_that_fits(RULES, at, codes=no.codes).error(told)

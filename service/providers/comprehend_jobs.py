@@ -38,7 +38,8 @@ import structlog
 from service import settings
 from service.aws import Declined
 from service.documents import Classified, Document, Outcome, Reason, Refused
-from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
+from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Unavailable
+from service.failures import NO_CODE, At, Rule, Then, first_that_fits
 from service.providers.comprehend import Client, classes_in, codes_of, whole
 
 _LEAST_BYTES = 500
@@ -46,24 +47,46 @@ _UNIT, _LEAST_UNITS = 100, 3  # characters
 _ROOM, _ROOM_A_DOCUMENT = 1024**2, 64 * 1024  # bytes of results, packed or not
 _IN_MEMORY = 8 * 1024**2
 _JOB_ID = re.compile("[A-Za-z0-9-]{1,64}")
-_SETTINGS = {  # codes of failed jobs that find fault with who may do what
-    "NO_READ_ACCESS_TO_INPUT": "data_access_role_arn, input_uri and kms_key_id",
-    "NO_WRITE_ACCESS_TO_OUTPUT": "data_access_role_arn, output_uri and kms_key_id",
-}
-_REFUSALS: dict[str, tuple[type[CallFailed], str]] = {
-    "InvalidBucketName": (Misconfigured, "check input_uri and output_uri"),
-    "InvalidRequestException": (
-        Misconfigured,
-        "check classifier_arn, the role, and that the buckets are in its region",
+RULES = (
+    Rule(
+        Then.STOP,
+        "check data_access_role_arn, input_uri and kms_key_id",
+        (At.JOB,),
+        codes=("NO_READ_ACCESS_TO_INPUT",),
     ),
-    "KmsKeyValidationException": (Misconfigured, "check kms_key_id"),
-    "NoSuchBucket": (Misconfigured, "check input_uri and output_uri"),
-    "ResourceInUseException": (Unavailable, "the classifier does not serve just now"),
-    "ResourceLimitExceededException": (Throttled, "too many jobs are under way"),
-    "ResourceNotFoundException": (Misconfigured, "check classifier_arn"),
-    "ResourceUnavailableException": (Unavailable, "the classifier does not serve just now"),
-    "ValidationException": (Misconfigured, "check classifier_arn"),
-}
+    Rule(
+        Then.STOP,
+        "check data_access_role_arn, output_uri and kms_key_id",
+        (At.JOB,),
+        codes=("NO_WRITE_ACCESS_TO_OUTPUT",),
+    ),
+    Rule(Then.SUBMIT_AGAIN, "", (At.JOB,)),
+    Rule(Then.SUBMIT_AGAIN, "", (At.DOCUMENT,), (), ("INTERNAL_SERVER_ERROR",)),
+    Rule(Then.REFUSE, "", (At.DOCUMENT,)),
+    Rule(
+        Then.SUBMIT_AGAIN,
+        "it does not know a job any more",
+        (At.POLL,),
+        (),
+        ("JobNotFoundException", "ResourceNotFoundException"),
+    ),
+    Rule(Then.STOP, "check input_uri and output_uri", codes=("InvalidBucketName", "NoSuchBucket")),
+    Rule(
+        Then.STOP,
+        "check classifier_arn, the role, and that the buckets are in its region",
+        codes=("InvalidRequestException",),
+    ),
+    Rule(Then.STOP, "check kms_key_id", codes=("KmsKeyValidationException",)),
+    Rule(
+        Then.HOLD,
+        "the classifier does not serve just now",
+        codes=("ResourceInUseException", "ResourceUnavailableException"),
+    ),
+    Rule(Then.WAIT, "too many jobs are under way", codes=("ResourceLimitExceededException",)),
+    Rule(Then.STOP, "check classifier_arn", codes=("ResourceNotFoundException", "ValidationException")),
+    Rule(Then.SPLIT),
+)
+"""What is done about failures, after the rules of every AWS service."""
 _UNREADABLE = (AttributeError, EOFError, LookupError, OSError, TypeError, ValueError, tarfile.TarError, zlib.error)
 
 log = structlog.get_logger(__name__)
@@ -199,21 +222,19 @@ class ComprehendJobs:
         try:
             return await self._client.call(operation, **parameters)
         except Declined as no:
-            raise _failure(no) from None
+            raise _failure(str(no), At.REQUEST, no.code) from None
 
     async def _ask_s3(self, operation: str, folder: "_Folder", **parameters: Any) -> None:
         try:
             await self._s3.call(operation, Bucket=folder.bucket, **parameters)
         except Declined as no:
-            raise _failure(no) from None
+            raise _failure(str(no), At.REQUEST, no.code) from None
 
     async def _results(self, token: str, job_id: str, documents: Sequence[Document]) -> list[Outcome] | None:
         try:
             answer = await self._client.call("describe_document_classification_job", JobId=job_id)
         except Declined as no:
-            if no.code in ("JobNotFoundException", "ResourceNotFoundException"):
-                raise JobLost(f"{self._client.host} does not know a job any more ({no.code})") from None
-            raise _failure(no) from None
+            raise _failure(str(no), At.POLL, no.code) from None
         job = answer.get("DocumentClassificationJobProperties") or {}
         match job.get("JobStatus"):
             case "COMPLETED":
@@ -233,9 +254,7 @@ class ComprehendJobs:
     def _ended(self, status: str, message: object) -> CallFailed:
         code = re.match("[A-Z][A-Z_]{2,63}(?=:)", str(message))
         told = f"{self._client.host}: a job ended as {status} ({code[0] if code else 'no code given'})"
-        if code and code[0] in _SETTINGS:
-            return Misconfigured(f"{told}: check {_SETTINGS[code[0]]}")
-        return JobLost(told)
+        return _failure(told, At.JOB, code[0] if code else NO_CODE)
 
     async def _read(self, name: str, documents: Sequence[Document]) -> list[Outcome]:
         most = _ROOM + len(documents) * _ROOM_A_DOCUMENT
@@ -332,11 +351,10 @@ def _outcome(answer: Mapping[str, Any], document: Document, task: str) -> Outcom
         raise ValueError("neither classes nor an error")
     if classes or (task == "multi_label" and not codes):
         return Classified(classes or (), units=max(_LEAST_UNITS, math.ceil(len(document.text) / _UNIT)))
-    if "INTERNAL_SERVER_ERROR" in codes:
-        raise JobLost(f"a finished job failed on {document.record.position} (INTERNAL_SERVER_ERROR)")
+    if (rule := first_that_fits(RULES, At.DOCUMENT, codes=codes)).then is not Then.REFUSE:
+        raise rule.error(f"a finished job failed on {document.record.position} ({', '.join(codes)})")
     return Refused(Reason.REFUSED_BY_CLASSIFIER, ", ".join(codes) or "it has no class")
 
 
-def _failure(no: Declined) -> CallFailed:
-    kind, words = _REFUSALS.get(no.code, (Rejected, ""))
-    return kind(f"{no}: {words}" if words else str(no))
+def _failure(told: str, at: At, code: str) -> CallFailed:
+    return first_that_fits(RULES, at, codes=(code,)).error(told)

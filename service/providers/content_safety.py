@@ -25,19 +25,22 @@ import orjson
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.errors import Misconfigured, Rejected, Unavailable
-from service.providers.azure import Codes, Exchange, Resource, json_of, mended, word
+from service.failures import At, Rule
+from service.providers.azure import Exchange, Resource, json_of, mended, rules, word
 
 _RECORD = 1000
 _BUILT = {"buildsucceeded", "succeeded"}
 _UNBUILT = {"buildnotstarted", "buildfailed", "failed", "canceled", "deleting", "deletefailed"}
-_CODES = Codes(
-    content={"InvalidRequestBody": "its text is empty, too long or not taken for another reason"},
-    settings={
-        "InvalidResourceName": "category and blocklists",
-        "ResourceNotFound": "category, category_version and blocklists",
-    },
-    passing=frozenset({"InternalError", "ServerBusy", "TooManyRequests"}),
-)
+_SETTINGS = {
+    "InvalidResourceName": "category and blocklists",
+    "ResourceNotFound": "category, category_version and blocklists",
+}
+_CONTENT = {"InvalidRequestBody": "its text is empty, too long or not taken for another reason"}
+_PASSING = ("InternalError", "ServerBusy", "TooManyRequests")
+RULES = rules("blocklists, api_version", _SETTINGS, _CONTENT, _PASSING)
+"""What is done about failures, where harm categories are asked."""
+RULES_OF_A_CATEGORY = rules("category, category_version", _SETTINGS, _CONTENT, _PASSING)
+"""The same where a custom category is asked."""
 
 
 class Question(Protocol):
@@ -46,7 +49,7 @@ class Question(Protocol):
     path: str
     longest: int
     model: str
-    names: str
+    rules: tuple[Rule, ...]
 
     def body(self, text: str) -> dict[str, Any]:
         """What is sent."""
@@ -69,7 +72,7 @@ class ContentSafety:
 
     def __init__(self, settings: settings.ContentSafety, http: Exchange) -> None:
         self._question = _question(settings)
-        self._resource = Resource(settings, http, _CODES, "/contentsafety", self._question.names)
+        self._resource = Resource(settings, http, self._question.rules, "/contentsafety")
         self._url = self._resource.url(self._question.path, **{"api-version": settings.api_version})
         self.characters_per_call = self.characters_per_document = self._question.longest
         self.model = self._question.model
@@ -91,7 +94,7 @@ class ContentSafety:
     async def _classified(self, text: str) -> Outcome:
         answer = await self._resource.ask("POST", self._url, self._body(text))
         if not answer.is_success:
-            failure = self._resource.failure(answer, Rejected)
+            failure = self._resource.failure(answer, At.REQUEST)
             if not isinstance(failure, Rejected):
                 raise failure
             await self.probe()
@@ -117,7 +120,7 @@ class HarmCategories:
 
     path = "/text:analyze"
     longest = 10_000
-    names = "blocklists, api_version"
+    rules = RULES
 
     def __init__(self, settings: settings.ContentSafety) -> None:
         self.model = f"text:analyze@{settings.api_version}"
@@ -160,7 +163,7 @@ class CustomCategory:
 
     path = "/text:analyzeCustomCategory"
     longest = 1_000
-    names = "category, category_version"
+    rules = RULES_OF_A_CATEGORY
 
     def __init__(self, settings: settings.ContentSafety) -> None:
         self._category = settings.category or ""

@@ -17,14 +17,16 @@ from typing import Any
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome
 from service.errors import JobLost, Misconfigured, Rejected, Unavailable
-from service.providers.azure import DONE, ENDED_BADLY, Codes, Exchange, Resource, codes_of, mended, word
+from service.failures import At
+from service.providers.azure import DONE, ENDED_BADLY, Exchange, Resource, codes_of, mended, rules, word
 
 _MOST_BYTES = 1_000_000
 _UNUSABLE = {"failed", "deleting"}
-_CODES = Codes(
-    content={"InvalidRequest": "the document is empty, too long or not taken for another reason"},
-    settings={},
-)
+RULES = {
+    kind: rules(kind, {}, {"InvalidRequest": "the document is empty, too long or not taken for another reason"})
+    for kind in ("classifier", "analyzer")
+}
+"""What is done about failures, by what is asked."""
 
 
 class ContentUnderstanding:
@@ -38,7 +40,7 @@ class ContentUnderstanding:
         self.model = f"{kind}s/{settings.classifier or settings.analyzer}"
         self.task: str = settings.task
         self._kind = kind
-        self._resource = Resource(settings, http, _CODES, "/contentunderstanding", kind)
+        self._resource = Resource(settings, http, RULES[kind], "/contentunderstanding")
         version = {"api-version": settings.api_version}
         self._own_url = self._resource.url(f"/{self.model}", **version)
         self._submit_url = self._resource.url(f"/{self.model}:{verb}", **version)
@@ -58,7 +60,7 @@ class ContentUnderstanding:
         answer = await self._resource.ask("POST", self._submit_url, content, "application/octet-stream")
         if answer.is_success:
             return self._resource.submitted(answer)
-        failure = self._resource.failure(answer, Rejected)
+        failure = self._resource.failure(answer, At.REQUEST)
         if isinstance(failure, Rejected):
             await self.probe()  # one that is not ready yet is no document's fault
         raise failure
@@ -93,7 +95,7 @@ class ContentUnderstanding:
         if self._kind == "analyzer":
             answer = await self._resource.ask("DELETE", job)
             if not answer.is_success:
-                raise self._resource.lost_or_failed(answer)
+                raise self._resource.failure(answer, At.POLL)
 
     async def probe(self) -> None:
         """Look whether the classifier or analyzer is there and ready, which costs nothing.

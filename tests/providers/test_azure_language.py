@@ -272,7 +272,7 @@ async def test_an_endpoint_may_have_a_path_and_a_slash(replay: Replay, http: Pac
         (Reply(405), Misconfigured, "405.*endpoint and api_version"),
         (Reply(407), Misconfigured, "407.*endpoint"),
         (Reply(410), Misconfigured, "410.*api_version"),
-        (Reply(302, headers={"Location": "/login"}), Unavailable, "302, which is not followed: endpoint"),
+        (Reply(302, headers={"Location": "/login"}), Unavailable, "302: it is not followed, endpoint"),
         (Reply(409), Unavailable, "409"),
         (Reply(429), Throttled, "429"),
         (Reply(502, HTML, IS_HTML), Unavailable, "502"),

@@ -222,7 +222,7 @@ async def test_a_wait_that_is_none_is_not_believed(wait: str, single: Account, r
         (Reply(503), Unavailable, "answered 503$"),
         (Reply(429, b"slow down"), Throttled, "429"),
         (Reply(400, HTML.body, HTML.headers), Unavailable, "not in the service's words"),
-        (Reply(302, headers={"Location": "http://127.0.0.1:1/"}), Unavailable, "302, and not in the service's words"),
+        (Reply(302, headers={"Location": "http://127.0.0.1:1/"}), Unavailable, "302: not in the service's words"),
         (Reply(403, HTML.body, HTML.headers), Misconfigured, "403"),
         (Reply(404, HTML.body, HTML.headers), Misconfigured, "404: check endpoint_url"),
         (no("com.amazonaws.comprehend#ResourceUnavailableException"), Unavailable, "ResourceUnavailableException"),

@@ -146,7 +146,7 @@ async def test_documented_ends_are_named_by_what_to_do_next(single: Account, rep
         await jobs(single).poll(f"a/{JOB}", documents("a"))
     with pytest.raises(JobLost, match=r"ended as FAILED \(no code given\)"):
         await jobs(single).poll(f"a/{JOB}", documents("a"))
-    with pytest.raises(JobLost, match=r"does not know a job any more \(JobNotFoundException\)"):
+    with pytest.raises(JobLost, match=r"JobNotFoundException: it does not know a job any more"):
         await jobs(single).poll(f"a/{JOB}", documents("a"))
     assert buckets.keys("tickets-in") == []
 
