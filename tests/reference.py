@@ -6,7 +6,7 @@ log events) has its line in `reference.yaml`; how far the APIs go is in `coverag
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from types import UnionType
@@ -21,8 +21,16 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from service import cli, settings, telemetry
+from service import aws, cli, dispatch, settings, telemetry
 from service.documents import Reason
+from service.failures import Rule
+from service.providers import (
+    azure_language_dialects,
+    comprehend,
+    comprehend_jobs,
+    content_safety,
+    content_understanding,
+)
 from service.server import telemetry as server_telemetry
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +60,19 @@ _MANY: dict[object, str] = {dict: ".NAME", tuple: "[]"}
 _EXIT_CODE = re.compile(r"(\d+) (.+?)(?=, \d|\.)")
 _PIPE = r"\|"
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+FAILURES: dict[str, tuple[Rule, ...]] = {
+    "`azure_language`": azure_language_dialects.RULES,
+    "`azure_language` by `model_id`": azure_language_dialects.RULES_OF_A_MODEL,
+    "`content_safety`": content_safety.RULES,
+    "`content_safety` with a `category`": content_safety.RULES_OF_A_CATEGORY,
+    **{f"`content_understanding` with {kind}": rules for kind, rules in content_understanding.RULES.items()},
+    "`comprehend` and `comprehend_jobs`, first": aws.RULES,
+    "`comprehend`, then": comprehend.RULES,
+    "`comprehend_jobs`, then": comprehend_jobs.RULES,
+}
+"""The tables that the providers decide by."""
 
 
 class Setting(NamedTuple):
@@ -235,6 +256,8 @@ def page() -> str:
         ),
         ("## Commands", said["commands"] + _table("Exit code | Meaning", exit_codes)),
         *((f"### `{name}`", command.help + _options(command)) for name, command in commands()),
+        ("## What labelstream does about each failure", said["failures"] + _consequences()),
+        *((f"### Of {title}", _failures(rules)) for title, rules in FAILURES.items()),
         ("## Result records", said["results"] + _said("Field", "result") + _said("Header", "result_headers")),
         (
             "## Dead-letter records",
@@ -302,6 +325,44 @@ def _option(option: Any) -> Sequence[str]:
 
 def _said(header: str, what: str) -> str:
     return _table(f"{header} | Meaning", ([f"`{name}`", meaning] for name, meaning in SAID[what].items()))
+
+
+def _consequences() -> str:
+    numbers = {
+        "first": f"{dispatch.FIRST_BACK_OFF:g} s",
+        "longest": f"{dispatch.LONGEST_BACK_OFF:g} s",
+        "quiet": f"{dispatch.LONGEST_QUIET / 3600:g} h",
+        "losses": dispatch.MOST_LOSSES,
+    }
+    return _table("Done | What that is", ([then, text.format(**numbers)] for then, text in SAID["then"].items()))
+
+
+def _failures(rules: Iterable[Rule]) -> str:
+    return _table(
+        "Failure of | Status | Codes | Done | Told beside it",
+        (
+            [
+                " or ".join(rule.at) or "anything",
+                _statuses(rule.statuses),
+                _code(rule.codes) or "any",
+                f"**{rule.then}**",
+                rule.says,
+            ]
+            for rule in rules
+        ),
+    )
+
+
+def _statuses(statuses: Collection[int]) -> str:
+    """Statuses with those that follow each other as one stretch."""
+    stretches: list[list[int]] = []
+    for status in sorted(statuses):
+        if stretches and status == stretches[-1][-1] + 1:
+            stretches[-1].append(status)
+        else:
+            stretches.append([status])
+    parts = (f"{part[0]}" if len(part) == 1 else f"{max(part[0], 100)} to {part[-1]}" for part in stretches)
+    return ", ".join(parts) or "any"
 
 
 def _events() -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, cast, get_origin
@@ -17,6 +18,7 @@ from pydantic_settings import EnvSettingsSource
 from service import settings, telemetry
 from service.dispatch import Account, Answer
 from service.documents import Classified, ClassScore, Document, Reason, Refused
+from service.failures import At, Rule, Then, first_that_fits
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
 from service.routing import OURS, Message, dead_letter, route
@@ -185,6 +187,36 @@ def test_the_fields_of_a_dead_letter_in_a_file_are_those_of_the_reference(letter
 
 def test_every_reason_has_a_meaning() -> None:
     assert list(reference.SAID["reasons"]) == list(Reason)
+
+
+def test_what_is_done_about_failures_has_a_meaning_each() -> None:
+    assert list(reference.SAID["then"]) == list(Then)
+
+
+def test_every_table_of_failures_that_providers_decide_by_is_in_the_reference() -> None:
+    there = {id(rules) for rules in reference.FAILURES.values()}
+    for module in (path.stem for path in (reference.ROOT / "service" / "providers").glob("[a-z]*.py")):
+        for name, value in vars(import_module(f"service.providers.{module}")).items():
+            tables = value.values() if isinstance(value, dict) else [value]
+            strange = [
+                f"{module}.{name}"
+                for table in tables
+                if isinstance(table, tuple) and table and isinstance(table[0], Rule) and id(table) not in there
+            ]
+            assert strange == []
+
+
+@pytest.mark.parametrize("title", reference.FAILURES)
+def test_no_row_about_failures_stands_behind_one_that_fits_all_it_does(title: str) -> None:
+    rules = reference.FAILURES[title]
+    for place, rule in enumerate(rules):
+        deciding = {
+            id(first_that_fits(rules, at, status, [code]))
+            for at in rule.at or At
+            for status in rule.statuses or range(600)
+            for code in rule.codes or ["anything"]
+        }
+        assert id(rule) in deciding, f"row {place} of {title} never decides: {rule}"
 
 
 def test_every_log_event_has_a_meaning_and_every_meaning_an_event() -> None:

@@ -106,7 +106,7 @@ def rules(
         Rule(Then.HOLD, "not in the service's words, is something else at endpoint?", asked, (400, 422), (NOT_JSON,)),
         Rule(Then.SUBMIT_AGAIN, "", (At.POLL,), refusals),
         Rule(Then.STOP, "check api_version", (At.LOOK,), refusals),
-        *(Rule(Then.SPLIT, means, (At.REQUEST,), refusals, (code,)) for code, means in content.items()),
+        *(Rule(Then.SPLIT, means, (At.REQUEST,), refusals, (code,)) for code, means in content.items() if means),
         Rule(Then.SPLIT, "", (At.REQUEST,), refusals),
         # Routes, methods, proxies: no document brings these about, so none must be blamed.
         Rule(Then.STOP, "check endpoint and api_version", asked),
