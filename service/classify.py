@@ -14,6 +14,7 @@ from service.streams.files import Files
 from service.telemetry import Telemetry
 
 _OUTPUT, _DEAD_LETTERS = "output", "dead-letters"
+_NO_LIMIT = settings.DeadLetterLimit(share=1)  # a file that waits for an operator helps nobody: its refusals are a file
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def local_stream(model: Path) -> tuple[dict[str, settings.Account], settings.Str
         output=_OUTPUT,
         dead_letter=_DEAD_LETTERS,
         batch=settings.Batch(documents=256, characters=1_000_000, wait=0),
+        dead_letter_limit=_NO_LIMIT,
     )
     return {"local": local}, stream
 
@@ -50,7 +52,13 @@ def configured_stream(configured: settings.Settings, name: str | None) -> settin
         raise Misconfigured(f"the configuration has the streams {', '.join(names)}: say which with --stream")
     for stream in configured.streams:
         if name in (None, stream.name):
-            edges = {"input": "files", "output": _OUTPUT, "dead_letter": _DEAD_LETTERS, "routes": ()}
+            edges = {
+                "input": "files",
+                "output": _OUTPUT,
+                "dead_letter": _DEAD_LETTERS,
+                "routes": (),
+                "dead_letter_limit": _NO_LIMIT,
+            }
             return stream.model_copy(update=edges)
     raise Misconfigured(f"the configuration has no stream {name!r}; it has {', '.join(names)}")
 

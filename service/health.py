@@ -34,6 +34,7 @@ def app(telemetry: Telemetry) -> Starlette:
                 "joined": stream.joined,
                 "assigned_partitions": len(stream.ends),
                 "draining": stream.draining,
+                "dead_letter_limit_reached": stream.dead_letter_limit_reached,
             }
             for stream in telemetry.stream_statistics()
         }

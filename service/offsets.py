@@ -213,6 +213,12 @@ class Offsets:
             self._partitions[topic, number].abandoned.add(offset)
         self._changed.set()
 
+    def take_up(self, records: Iterable[Record]) -> None:
+        """Say that abandoned records, where unfinished, are being worked on again."""
+        for record in self.owned(records):
+            topic, number, offset = record.position
+            self._partitions[topic, number].abandoned.discard(offset)
+
     def close(self, partitions: Iterable[Partition]) -> None:
         """Take no more records of these partitions: they are about to be given up."""
         for partition in partitions:

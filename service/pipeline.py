@@ -15,9 +15,10 @@ from typing import Protocol
 import structlog
 
 from service.batches import Batcher
+from service.dead_letter_limit import DeadLetterLimit
 from service.delivery import AtLeastOnce, Delivery, ExactlyOnce, Finished, Sink, Transactions
 from service.dispatch import Answer, Batch, Dispatcher
-from service.documents import Document, Reason, Record, Refused
+from service.documents import Document, Outcome, Reason, Record, Refused
 from service.offsets import Mark, Offsets, Partition, Room
 from service.reading import Reader
 from service.routing import dead_letter, route
@@ -85,7 +86,8 @@ async def run(
     work = _Work(stream, source, sink, dispatcher, telemetry=telemetry, stop=stop)
     async with source.opened(work), work.committing(), work.drained(), asyncio.TaskGroup() as under_way:
         while not stop.is_set():
-            room = await work.offsets.wait_room(work.worthwhile, timeout=work.patience())
+            work.go_on(under_way)
+            room = await work.room()
             records = await source.poll(room, timeout=work.patience())
             if records is None:
                 work.start(work.batcher.flush(), under_way)
@@ -126,11 +128,31 @@ class _Work:
             else AtLeastOnce(stream, source, sink, self.offsets, self._telemetry)
         )
         self.commit = self._delivery.commit
+        self._limit = DeadLetterLimit(stream.dead_letter_limit.share, stream.dead_letter_limit.of)
+        self._trial: Batch | None = None
 
     def patience(self) -> float:
         """Seconds that reading may wait: until a batch must leave, or until a look at `stop` is due."""
         due = self.batcher.due_in(_now())
         return _TICK if due is None else min(due, _TICK)
+
+    async def room(self) -> Room:
+        """How much may be read, once that is worth a poll; nothing while the dead-letter limit is reached."""
+        if self._limit.reached:
+            await asyncio.sleep(self.patience())
+            return Room(0, 0)
+        return await self.offsets.wait_room(self.worthwhile, timeout=self.patience())
+
+    def go_on(self, under_way: asyncio.TaskGroup) -> None:
+        """Ask again for what the dead-letter limit holds back: for some of it on trial, for all when it is lifted."""
+        if self._trial is None and (documents := self._limit.trial(_now())) is not None:
+            self.offsets.take_up(document.record for document in documents)
+            self._trial = self._start(documents, under_way)
+        held, garbage = self._limit.released()
+        self.offsets.take_up(document.record for documents in held for document in documents)
+        self.start(held, under_way)
+        if garbage:
+            under_way.create_task(self._refuse(garbage))
 
     def take(self, records: Sequence[Record], under_way: asyncio.TaskGroup) -> None:
         """Take records in hand: those that are documents go into batches, the others become dead letters."""
@@ -150,9 +172,13 @@ class _Work:
     def start(self, batches: Iterable[Sequence[Document]], under_way: asyncio.TaskGroup) -> None:
         """Begin to settle batches."""
         for documents in batches:
-            batch = Batch(documents)
-            task = self._batches[batch] = under_way.create_task(self._settle(batch))
-            task.add_done_callback(partial(self._done, batch))
+            self._start(documents, under_way)
+
+    def _start(self, documents: Sequence[Document], under_way: asyncio.TaskGroup) -> Batch:
+        batch = Batch(documents)
+        task = self._batches[batch] = under_way.create_task(self._settle(batch))
+        task.add_done_callback(partial(self._done, batch))
+        return batch
 
     def give_up_waiting(self, partitions: Iterable[Partition]) -> None:
         """Leave to the next owner of these partitions what has not gone out to a classifier yet."""
@@ -162,6 +188,7 @@ class _Work:
             return Partition(*document.record.position[:2]) in given_up
 
         dropped = [document.record for document in self.batcher.drop(is_given_up)]
+        dropped += self._limit.drop(lambda record: Partition(*record.position[:2]) in given_up)
         self.offsets.abandon(dropped)
         self._telemetry.abandoned(len(dropped))
         for batch, task in self._batches.items():
@@ -176,6 +203,9 @@ class _Work:
         answers = await self._dispatcher.classify(batch)
         if batch.asked_at is not None:
             self._telemetry.asked(batch.asked_at - batch.documents[0].read_at)
+        if batch is self._trial:
+            self._judge([outcome for answer in answers for outcome in answer.outcomes])
+        answers = [self._within_limit(answer) for answer in answers]
         with batch.out():  # answered and paid for: as much worth waiting for as before
             for answer in answers:
                 ours = self._ours(answer)
@@ -183,7 +213,49 @@ class _Work:
                 attempts = [ours.attempts] * len(records)
                 await self._delivery.deliver(Finished(records, ours.outcomes, attempts, route(self._stream, ours)))
 
+    def _judge(self, outcomes: Sequence[Outcome]) -> None:
+        """See by a trial whether the dead-letter limit still holds."""
+        refused = sum(isinstance(outcome, Refused) for outcome in outcomes)
+        self._limit.tried(refused, len(outcomes))
+        if self._limit.reached:
+            log.info("dead_letter_limit_trial", topic=self._stream.input, refused=refused, of=len(outcomes))
+        else:
+            log.warning("dead_letter_limit_lifted", topic=self._stream.input, refused=refused, of=len(outcomes))
+
+    def _within_limit(self, answer: Answer) -> Answer:
+        """The part of an answer that may be published; the documents of the rest are held back."""
+        through = self._lets_through([isinstance(outcome, Refused) for outcome in answer.outcomes], answer.outcomes)
+        if all(through):
+            return answer
+        held = [document for document, passes in zip(answer.documents, through, strict=True) if not passes]
+        self._limit.hold(held)
+        self.offsets.abandon(document.record for document in held)  # neither a stop nor a rebalance waits for them
+        return _part(answer, through)
+
+    def _lets_through(self, refusals: Sequence[bool], outcomes: Sequence[Outcome]) -> Sequence[bool]:
+        reached = self._limit.reached
+        through = self._limit.lets_through(refusals, _now())
+        if self._limit.reached and not reached:
+            first = outcomes[through.index(False)]
+            limit = self._stream.dead_letter_limit
+            log.error(
+                "dead_letter_limit_reached",
+                topic=self._stream.input,
+                share=limit.share,
+                of=limit.of,
+                latest=str(first.message) if isinstance(first, Refused) else "",
+                advice="nothing more is read: see why documents are refused; restart when they may become dead letters",
+            )
+        return through
+
     async def _refuse(self, refused: Sequence[tuple[Record, Refused]]) -> None:
+        through = self._lets_through(
+            [why.reason is not Reason.TOMBSTONE for _, why in refused], [why for _, why in refused]
+        )
+        held = [each for each, passes in zip(refused, through, strict=True) if not passes]
+        self._limit.hold_garbage(held)
+        self.offsets.abandon(record for record, _ in held)
+        refused = [each for each, passes in zip(refused, through, strict=True) if passes]
         keeps_tombstones = self._stream.tombstones == "dead_letter"
         outcomes = [why if keeps_tombstones or why.reason is not Reason.TOMBSTONE else None for _, why in refused]
         records = [record for record, _ in refused]
@@ -195,12 +267,13 @@ class _Work:
         owned = self.offsets.owned([document.record for document in answer.documents])
         if len(owned) == len(answer.documents):
             return answer
-        pairs, ours = zip(answer.documents, answer.outcomes, strict=True), set(map(id, owned))
-        kept = [(document, outcome) for document, outcome in pairs if id(document.record) in ours]
-        return replace(answer, documents=[document for document, _ in kept], outcomes=[outcome for _, outcome in kept])
+        ours = set(map(id, owned))
+        return _part(answer, [id(document.record) in ours for document in answer.documents])
 
     def _done(self, batch: Batch, _task: asyncio.Task[None]) -> None:
         del self._batches[batch]
+        if batch is self._trial:
+            self._trial = None
         if left := self.offsets.owned([document.record for document in batch.documents]):
             self.offsets.abandon(left)
             self._telemetry.abandoned(len(left))
@@ -291,7 +364,14 @@ class _Work:
             self._source.ends(),
             joined=self._joined,
             draining=self._stop.is_set(),
+            dead_letter_limit_reached=self._limit.reached,
         )
+
+
+def _part(answer: Answer, keeps: Sequence[bool]) -> Answer:
+    """Some documents of an answer, with their outcomes."""
+    kept = [pair for pair, keep in zip(zip(answer.documents, answer.outcomes, strict=True), keeps, strict=True) if keep]
+    return replace(answer, documents=[document for document, _ in kept], outcomes=[outcome for _, outcome in kept])
 
 
 def _now() -> float:

@@ -67,6 +67,7 @@ class StreamStatistics:
     ends: dict[Partition, int]
     joined: bool = True
     draining: bool = False
+    dead_letter_limit_reached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +352,11 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
     spread = _gauge(
         "low_water_distance_records", "From the low-water mark to the highest offset read.", "topic", "partition"
     )
+    reached = _gauge(
+        "dead_letter_limit_reached",
+        "Whether (1 or 0) so many documents are refused that they are held back and nothing more is read.",
+        "topic",
+    )
     now = time.time() * 1000
     for stream in streams:
         offsets = stream.offsets
@@ -358,6 +364,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
         inflight_bytes.add_metric([stream.topic], offsets.bytes)
         limit.add_metric([stream.topic], stream.capacity)
         batches.add_metric([stream.topic], stream.batches)
+        reached.add_metric([stream.topic], stream.dead_letter_limit_reached)
         assigned.add_metric([stream.topic], len(stream.ends))
         oldest = [partition.oldest for partition in offsets.partitions.values() if partition.oldest is not None]
         age.add_metric([stream.topic], max(0.0, now - min(oldest)) / 1000 if oldest else 0.0)
@@ -369,7 +376,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
             lag_seconds.add_metric(names, late)
             gap.add_metric(names, max(0, progress.low_water - progress.committed))
             spread.add_metric(names, max(0, progress.highest + 1 - progress.low_water))
-    yield from (inflight, inflight_bytes, limit, batches, age, assigned, lag, lag_seconds, gap, spread)
+    yield from (inflight, inflight_bytes, limit, batches, reached, age, assigned, lag, lag_seconds, gap, spread)
 
 
 def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:

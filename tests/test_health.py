@@ -68,9 +68,10 @@ async def test_a_process_is_alive_as_soon_as_it_answers_and_ready_when_it_has_jo
         assert (early.status_code, early.json()) == (503, {"ready": False, "streams": {}})
         async with working([written(0, "billing")], telemetry) as (source, stop):
             ready = await http.get("/readyz")
+            joined = {"joined": True, "assigned_partitions": 1, "draining": False, "dead_letter_limit_reached": False}
             assert (ready.status_code, ready.json()) == (
                 200,
-                {"ready": True, "streams": {"incoming": {"joined": True, "assigned_partitions": 1, "draining": False}}},
+                {"ready": True, "streams": {"incoming": joined}},
             )
             await source.revoke([INPUT])
             assert (await http.get("/readyz")).status_code == 503

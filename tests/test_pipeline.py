@@ -1,16 +1,17 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from service.dispatch import Account, Dispatcher
 from service.documents import Document, Outcome, Position, Record
-from service.errors import CallFailed, Fenced, Misconfigured, Throttled, Unavailable
+from service.errors import CallFailed, Fenced, Misconfigured, Rejected, Throttled, Unavailable
 from service.offsets import Mark, Partition, Room, decode
 from service.pipeline import run
 from service.routing import Message
@@ -760,3 +761,92 @@ async def test_a_partition_that_is_gone_is_not_seen_any_more() -> None:
         assert story.sample("consumer_lag_records", partition="0") is None
         assert story.sample("assigned_partitions") == 1
         assert story.sample("rebalances_total", event="revoked") == 1
+
+
+# The dead-letter limit
+
+
+def refuses_all_until(moment: float) -> Callable[[], CallFailed | None]:
+    return lambda: Rejected("400 SomethingNew") if now() < moment else None
+
+
+def said(logged: list[dict[str, Any]], event: str) -> int:
+    return sum(line["event"] == event for line in logged)
+
+
+@virtual_time
+async def test_a_classifier_that_refuses_everything_is_not_believed_and_everything_is_asked_again() -> None:
+    story = Story(tickets(1500), classifiers=[FirstWord(trouble=refuses_all_until(1500))], ends=False)
+    with capture_logs() as logged:
+        async with story.running() as task:
+            await asyncio.sleep(1000)
+            assert len(story.letters) == 100
+            assert story.sample("dead_letter_limit_reached") == 1
+            assert story.source.committed[INPUT].offset <= 100
+            assert said(logged, "dead_letter_limit_reached") == 1
+            await asyncio.sleep(1)
+            calls = len(story.classifiers[0].calls)
+            await asyncio.sleep(290)
+            assert len(story.classifiers[0].calls) - calls <= 50, "one trial in five minutes"
+            await asyncio.sleep(1810 - now())
+            story.stop.set()
+            await task
+    assert len(story.letters) == 100
+    assert len(story.results) == len(set(story.results)) == 1400
+    assert story.sample("dead_letter_limit_reached") == 0
+    assert said(logged, "dead_letter_limit_lifted") == 1
+    assert story.source.committed == {INPUT: Mark(1500)}
+
+
+@virtual_time
+async def test_garbage_stays_where_it_is_until_somebody_restarts_the_worker() -> None:
+    garbage = [record(offset, b"no JSON") for offset in range(500)]
+    story = Story(garbage, ends=False, settings=stream(drain=20))
+    with capture_logs() as logged:
+        async with story.running() as task:
+            await asyncio.sleep(600)
+            assert len(story.letters) == 100
+            assert said(logged, "dead_letter_limit_reached") == 1
+            began = now()
+            story.stop.set()
+            await task
+            assert now() - began < 1, "there is nothing to drain"
+    assert story.source.committed == {INPUT: Mark(100)}
+    again = Story(garbage, ends=False, committed=story.source.committed)
+    async with again.running():
+        await asyncio.sleep(60)
+        assert sorted(again.letters) == list(range(100, 200))
+
+
+@virtual_time
+async def test_what_is_held_back_goes_with_its_partition() -> None:
+    records = [*tickets(300), *tickets(300, OTHER)]
+    story = Story(records, classifiers=[FirstWord(trouble=refuses_all_until(300))], ends=False)
+    async with story.running() as task:
+        await asyncio.sleep(100)
+        await story.source.revoke([OTHER])
+        assert now() < 102, "nobody waits for what is held back"
+        mine = story.source.committed[OTHER]
+        await asyncio.sleep(600)
+        story.stop.set()
+        await task
+    assert {each for each in range(300) if is_told(Position(*OTHER, each), {OTHER: mine})} == {
+        message.source.offset for message in story.sink.messages if message.source.partition == OTHER.number
+    }
+    assert story.source.committed[INPUT] == Mark(300)
+
+
+@virtual_time
+async def test_one_document_in_three_that_is_refused_is_not_absurd() -> None:
+    records = [written(offset, "unwanted" if offset % 3 == 0 else "billing") for offset in range(1500)]
+    story = Story(records)
+    await story.run()
+    assert len(story.letters) == 500
+    assert len(story.results) == 1000
+
+
+@virtual_time
+async def test_tombstones_are_no_refusals() -> None:
+    story = Story([record(offset, None) for offset in range(500)])
+    await story.run()
+    assert len(story.letters) == 500

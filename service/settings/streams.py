@@ -82,6 +82,21 @@ class Route(Branch):
         return self
 
 
+class DeadLetterLimit(Branch):
+    """When to believe that it is not the documents' fault: then they are held back instead of becoming dead letters.
+
+    Each worker counts for itself, from its start on. Nothing more is read meanwhile, and the log says so, as does
+    `labelstream_dead_letter_limit_reached`. It goes on by itself when the classifier takes again what it has refused,
+    of which it is asked for a few now and then; else with a restart of the worker, which lets as many through again.
+    Tombstones are no refusals in this, nor are results that are too large.
+    """
+
+    share: Share = 0.5
+    """The most of the last `of` documents that may be refused; 1 is no limit at all, 0 holds back the first refusal."""
+    of: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    """Over how many documents the share is taken; at most that share of them becomes dead letters before it stops."""
+
+
 class Stream(Branch):
     """One input topic, the accounts that classify it in order of preference, and where the answers go."""
 
@@ -99,6 +114,9 @@ class Stream(Branch):
     routes: tuple[Route, ...] = ()
     dead_letter: Topic
     """The topic that gets documents that are themselves bad, as they came."""
+    dead_letter_limit: DeadLetterLimit = DeadLetterLimit()
+    max_redrives: Annotated[int, Field(ge=0, le=1_000)] = 3
+    """How often `labelstream replay` sends the same document back before it leaves it among the dead letters."""
     tombstones: Literal["dead_letter", "skip"] = "dead_letter"
     """What becomes of records without a value."""
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
