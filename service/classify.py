@@ -8,7 +8,6 @@ from pathlib import Path
 
 from service import accounts, pipeline, settings
 from service.dispatch import Dispatcher
-from service.errors import Misconfigured
 from service.progress import Advance
 from service.streams.files import Files
 from service.telemetry import Telemetry
@@ -47,20 +46,14 @@ def local_stream(model: Path) -> tuple[dict[str, settings.Account], settings.Str
 
 def configured_stream(configured: settings.Settings, name: str | None) -> settings.Stream:
     """A stream of a configuration, or its only one, with files for edges. Raises Misconfigured."""
-    names = [stream.name for stream in configured.streams]
-    if name is None and len(names) > 1:
-        raise Misconfigured(f"the configuration has the streams {', '.join(names)}: say which with --stream")
-    for stream in configured.streams:
-        if name in (None, stream.name):
-            edges = {
-                "input": "files",
-                "output": _OUTPUT,
-                "dead_letter": _DEAD_LETTERS,
-                "routes": (),
-                "dead_letter_limit": _NO_LIMIT,
-            }
-            return stream.model_copy(update=edges)
-    raise Misconfigured(f"the configuration has no stream {name!r}; it has {', '.join(names)}")
+    edges = {
+        "input": "files",
+        "output": _OUTPUT,
+        "dead_letter": _DEAD_LETTERS,
+        "routes": (),
+        "dead_letter_limit": _NO_LIMIT,
+    }
+    return configured.stream(name).model_copy(update=edges)
 
 
 async def classify(

@@ -6,7 +6,9 @@ when it runs: whoever asks for help, or mistypes, is not to wait for Kafka's cli
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -22,13 +24,14 @@ from service.errors import CallFailed, Misconfigured
 from service.lifecycle import commands
 from service.model.classifier import ModelError
 from service.model.examples import ExamplesError
-from service.progress import Steps
+from service.progress import Advance, Steps
 from service.server.content_safety_samples import MOST_BYTES
 from service.settings import Log
 
 if TYPE_CHECKING:
     from service import bench as benchmark
     from service import demo as demonstration
+    from service import replay as replaying
 
 T = TypeVar("T")
 
@@ -146,6 +149,52 @@ def demo(
         console.out().print(_demo_table(report))
     if report.lost or report.duplicates or report.committed != report.documents:
         raise typer.Exit(1)
+
+
+@app.command()
+def replay(  # noqa: PLR0917  options, which Typer reads by name
+    config: Annotated[Path, typer.Option(help="The configuration that the stream is run with.")],
+    stream: Annotated[str | None, typer.Option(help="Which stream of the configuration.")] = None,
+    reason: Annotated[
+        list[str] | None, typer.Option(help="Only letters of this reason; `other` are those without our headers.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="AGE|TIME", help="Only letters since then: 2h, or ISO 8601.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="AGE|TIME", help="Only letters from before then.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Send so many back at most.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent back.")] = False,
+    as_json: console.AsJson = False,
+) -> None:
+    """Send dead letters back to the input; the next run goes on where this one ended, for the reasons asked for."""
+    from service import replay as replaying
+
+    logs.configure(Log(level="warning"))
+    configured, now = settings.load(config), time.time()
+    chosen = configured.stream(stream)
+    wanted = replaying.Wanted(
+        reasons=replaying.known(reason or ()),
+        since=replaying.moment(since, now) if since is not None else None,
+        until=replaying.moment(until, now) if until is not None else None,
+        limit=limit,
+        dry_run=dry_run,
+    )
+    with ExitStack() as stack:
+
+        def progress(total: int) -> Advance:
+            return stack.enter_context(
+                Steps(console.err()).step(f"looking at the dead letters of {chosen.name}", total)
+            )
+
+        summary = console.run(
+            lambda stop: replaying.replay(configured.kafka, chosen, wanted, stop=stop, progress=progress)
+        )
+    if as_json:
+        console.print_json(summary)
+    else:
+        console.out().print(_replay_table(summary))
+    if not summary.finished:
+        raise typer.Exit(130)
 
 
 @app.command()
@@ -311,6 +360,25 @@ def _demo_table(report: "demonstration.Report") -> Table:
     table.add_section()
     for name, count in list(report.classes.items())[:10]:
         table.add_row(name, f"{count:,}")
+    return table
+
+
+def _replay_table(summary: "replaying.Summary") -> Table:
+    table = Table(title=f"dead letters of {summary.stream}", show_header=False, title_justify="left")
+    table.add_row("would be sent back" if summary.dry_run else "sent back", f"{summary.sent:,}")
+    for reason, count in sorted(summary.reasons.items()):
+        table.add_row(f"  {reason}", f"{count:,}")
+    table.add_section()
+    left = {
+        "not asked for": summary.not_asked_for,
+        "sent back max_redrives times before": summary.at_the_cap,
+        "not whole (too large for the dead-letter topic)": summary.not_whole,
+        "too large for the input": summary.too_large,
+        "of other streams": summary.of_other_streams,
+    }
+    for why, count in left.items():
+        if count:
+            table.add_row(f"left: {why}", f"{count:,}")
     return table
 
 

@@ -16,6 +16,22 @@ _OURS = "labelstream-"
 """What our headers begin with. Those of an earlier time round would say of a result that it is a dead letter."""
 OURS = (_OURS, "__connect.errors.")
 """What the headers of a dead letter begin with that are not the record's own."""
+_REDRIVES = "labelstream-redrives"
+_ABOUT_A_REFUSAL = (
+    "__connect.errors.topic",
+    "__connect.errors.partition",
+    "__connect.errors.offset",
+    "__connect.errors.stage",
+    "__connect.errors.exception.class.name",
+    "__connect.errors.exception.message",
+    "labelstream-error-type",
+    "labelstream-stream",
+    "labelstream-attempts",
+    "labelstream-version",
+)
+_LONGEST_COUNT = 10  # digits, of what is believed to be a count
+OMITTED = tuple(f"labelstream-{what}-omitted" for what in ("value", "headers", "key"))
+"""Headers that say that a dead letter is not whole, as it was more than its topic takes."""
 
 
 class Message(NamedTuple):
@@ -62,21 +78,42 @@ def dead_letter(stream: Stream, record: Record, refused: Refused, attempts: int 
     The names beginning with `__connect.errors.` are Kafka Connect's, which dead-letter tools know.
     """
     position = record.position
-    about = {
-        "__connect.errors.topic": position.topic,
-        "__connect.errors.partition": str(position.partition),
-        "__connect.errors.offset": str(position.offset),
-        "__connect.errors.stage": "CLASSIFY" if attempts else "READ",
-        "__connect.errors.exception.class.name": f"labelstream.{refused.reason}",
-        "__connect.errors.exception.message": refused.message,
-        "labelstream-error-type": refused.reason.value,
-        "labelstream-stream": stream.name,
-        "labelstream-attempts": str(attempts),
-        "labelstream-version": _version(),
-    }
-    headers = [(name, value) for name, value in record.headers if name not in about]
-    headers += [(name, value.encode()) for name, value in about.items()]
+    about = (
+        position.topic,
+        str(position.partition),
+        str(position.offset),
+        "CLASSIFY" if attempts else "READ",
+        f"labelstream.{refused.reason}",
+        refused.message,
+        refused.reason.value,
+        stream.name,
+        str(attempts),
+        _version(),
+    )
+    headers = [(name, value) for name, value in record.headers if name not in _ABOUT_A_REFUSAL]
+    headers += [(name, value.encode()) for name, value in zip(_ABOUT_A_REFUSAL, about, strict=True)]
     return Message(stream.dead_letter, record.key, record.value, headers, position)
+
+
+def redrives(record: Record) -> int:
+    """How often a record has been sent back to the input after it was refused."""
+    given = dict(record.headers).get(_REDRIVES) or b""
+    return int(given) if given.isdigit() and len(given) < _LONGEST_COUNT else 0
+
+
+def sent_back(stream: Stream, letter: Record) -> Message:
+    """A dead letter as the document that it was, for the input, and how often that was done so far.
+
+    The source is where it stood in the input, as far as the letter tells, so that it comes to the same partition.
+    """
+    ours = (*_ABOUT_A_REFUSAL, _REDRIVES)
+    headers = [header for header in letter.headers if header[0] not in ours]
+    headers.append((_REDRIVES, str(redrives(letter) + 1).encode()))
+    about = dict(letter.headers)
+    topic, number = about.get("__connect.errors.topic"), about.get("__connect.errors.partition") or b""
+    known = topic == stream.input.encode() and number.isdigit() and len(number) < _LONGEST_COUNT
+    source = Position(stream.input, int(number), letter.position.offset) if known else letter.position
+    return Message(stream.input, letter.key, letter.value, headers, source)
 
 
 def matches(rule: Route, outcome: Classified) -> bool:

@@ -163,7 +163,7 @@ async def result() -> Message:
 
 @pytest.fixture
 def letter() -> Message:
-    bad = written(0, "")._replace(key=b"k", headers=(("own", b"1"),))
+    bad = written(0, "")._replace(key=b"k", headers=(("own", b"1"), ("labelstream-redrives", b"1")))
     return dead_letter(STREAM, bad, Refused(Reason.EMPTY_TEXT, "the document's text is empty"))
 
 

@@ -3,10 +3,12 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.dispatch import Answer
-from service.documents import Classified, ClassScore, Document, Outcome, Position, Reason, Refused
-from service.routing import Message, dead_letter, matches, route
+from service.documents import Classified, ClassScore, Document, Outcome, Position, Reason, Record, Refused
+from service.routing import Message, dead_letter, matches, redrives, route, sent_back
 from service.settings import Route, Stream
 from tests.classifiers import FirstWord, account
 from tests.records import record
@@ -196,3 +198,56 @@ def test_a_rule_may_ask_for_a_severity(found: ClassScore, meets: bool) -> None:
 
 def test_only_a_message_that_says_why_it_was_refused_is_a_dead_letter() -> None:
     assert not Message("classified", None, b"", [("x", b"")], Position("a", 0, 0)).is_dead_letter
+
+
+NAMES = st.sampled_from(["own", "traceparent", "labelstream-id", "x-labelstream", "__connect.errors.task.id", "ü", ""])
+
+
+@given(
+    key=st.none() | st.binary(max_size=9),
+    value=st.none() | st.binary(max_size=9),
+    headers=st.lists(st.tuples(NAMES, st.binary(max_size=9)), max_size=5),
+    times=st.integers(1, 4),
+    where=st.integers(0, 99),
+)
+def test_a_dead_letter_that_is_sent_back_is_the_document_again_and_knows_how_often(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], times: int, where: int
+) -> None:
+    read = Record(Position("incoming", where, 7), 0, key, value, headers)
+    for count in range(1, times + 1):
+        letter = dead_letter(STREAM, read, Refused(Reason.TOO_LONG, "long"), attempts=1)
+        assert redrives(Record(*_stored(letter))) == count - 1
+        back = sent_back(STREAM, Record(*_stored(letter)))
+        assert back[:3] == ("incoming", key, value)
+        assert back.source[:2] == ("incoming", where)
+        assert list(back.headers) == [*headers, ("labelstream-redrives", str(count).encode())]
+        read = read._replace(headers=back.headers)
+
+
+def _stored(letter: Message) -> tuple[Position, int, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]:
+    return Position("dead", 0, 3), 0, letter.key, letter.value, letter.headers
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [(b"3", 3), (b"", 0), (b"-1", 0), (b"many", 0), (b"9" * 40, 0), (b"\xb2", 0), ("٣".encode(), 0)],
+)
+def test_a_count_that_is_none_is_none(given: bytes, count: int) -> None:
+    assert redrives(record(0, headers=[("labelstream-redrives", given)])) == count
+
+
+@pytest.mark.parametrize("number", [b"", b"-1", b"x", b"9" * 40])
+def test_a_letter_that_does_not_say_where_it_was_goes_by_its_own_place(number: bytes) -> None:
+    headers = [("__connect.errors.topic", b"incoming"), ("__connect.errors.partition", number)]
+    assert sent_back(STREAM, record(5, headers=headers)).source == Position("incoming", 0, 5)
+
+
+def test_a_letter_of_another_topic_goes_by_its_own_place() -> None:
+    headers = [("__connect.errors.topic", b"before"), ("__connect.errors.partition", b"3")]
+    letter = record(5, headers=headers)._replace(position=Position("dead", 2, 5))
+    assert sent_back(STREAM, letter).source == Position("dead", 2, 5)
+
+
+def test_a_result_tells_nothing_of_how_often_its_document_came() -> None:
+    (message,) = route(STREAM, answer(scores(a=1.0), documents=[ticket(1, headers=[("labelstream-redrives", b"2")])]))
+    assert [name for name, _ in message.headers] == ["labelstream-id"]

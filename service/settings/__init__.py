@@ -10,7 +10,7 @@ from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentU
 from service.settings.kafka import Kafka
 from service.settings.limits import Limits
 from service.settings.reading import load, parse
-from service.settings.streams import Batch, Capacity, Fields, Route, Stream
+from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Route, Stream
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic, is_loopback
@@ -30,6 +30,7 @@ __all__ = [
     "ComprehendJobs",
     "ContentSafety",
     "ContentUnderstanding",
+    "DeadLetterLimit",
     "EndpointArn",
     "Fields",
     "HarmCategory",

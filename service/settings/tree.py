@@ -7,6 +7,7 @@ from pydantic import (
     model_validator,
 )
 
+from service.errors import Misconfigured
 from service.settings.accounts import Account
 from service.settings.kafka import Kafka
 from service.settings.streams import Stream
@@ -66,3 +67,13 @@ class Settings(Branch):
                         f"streams[{i}].classify_with: no account {name!r}, {nearest(name, list(self.accounts))}"
                     )
         return self
+
+    def stream(self, name: str | None) -> Stream:
+        """The stream of that name, or the only one. Raises Misconfigured."""
+        names = [stream.name for stream in self.streams]
+        if name is None and len(names) > 1:
+            raise Misconfigured(f"the configuration has the streams {', '.join(names)}: say which with --stream")
+        for stream in self.streams:
+            if name in {None, stream.name}:
+                return stream
+        raise Misconfigured(f"the configuration has no stream {name!r}; it has {', '.join(names)}")
