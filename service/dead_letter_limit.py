@@ -35,8 +35,11 @@ class DeadLetterLimit:
         self._wait = FIRST_TRIAL
         self._trial_at = math.inf
 
-    def lets_through(self, refusals: Iterable[bool], now: float) -> list[bool]:
+    def lets_through(self, refusals: Sequence[bool], now: float) -> list[bool]:
         """Which of these outcomes may be published, in their order; True stands for a refusal."""
+        if not any(refusals):  # as nearly always
+            self._outcomes += len(refusals)
+            return [True] * len(refusals)
         return [self._lets_refusal_through(now) if refused else self._lets_answer_through() for refused in refusals]
 
     def hold(self, documents: Sequence[Document]) -> None:
@@ -48,8 +51,11 @@ class DeadLetterLimit:
         self._garbage += refused
 
     def trial(self, now: float) -> Sequence[Document] | None:
-        """Documents to be asked for again by themselves, if it is time for that; `tried` wants to know what came."""
-        if not self.reached or now < self._trial_at or not self._documents:
+        """Documents to be asked for again by themselves, if it is time for that; `tried` wants to know what came.
+
+        There is none while most of what is held back is garbage, as then it is not the classifier.
+        """
+        if not self.reached or now < self._trial_at or sum(map(len, self._documents)) <= len(self._garbage):
             return None
         self._wait = min(LONGEST_UNTIL_TRIAL, 2 * self._wait)
         self._trial_at = now + self._wait

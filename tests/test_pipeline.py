@@ -770,7 +770,7 @@ def refuses_all_until(moment: float) -> Callable[[], CallFailed | None]:
     return lambda: Rejected("400 SomethingNew") if now() < moment else None
 
 
-def said(logged: list[dict[str, Any]], event: str) -> int:
+def said(logged: Iterable[Mapping[str, Any]], event: str) -> int:
     return sum(line["event"] == event for line in logged)
 
 

@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,10 @@ class Desk:
         finally:
             consumer.close()
         return found
+
+    def is_past(self, count: int) -> bool:
+        """Whether so many letters have been dealt with."""
+        return sum(mark.offset for mark in self.marks().values()) >= count
 
     def marks(self) -> dict[int, Mark]:
         return asyncio.run(committed(self.bootstrap, self.group, self.topics[2]))
@@ -231,7 +236,7 @@ def test_a_run_that_is_killed_time_and_again_loses_nothing_and_repeats_nothing(d
     kills = 0
     for least in (500, 1500, 2500, 3500):
         with started(tmp_path, "replay", "--config", desk.config, "--json") as run:
-            run.wait_until(lambda least=least: sum(mark.offset for mark in desk.marks().values()) >= least)
+            run.wait_until(partial(desk.is_past, least))
             kills += run.ended_by(signal.SIGKILL) == -signal.SIGKILL
     assert kills == 4
     summary = desk.replay()
@@ -243,12 +248,24 @@ def test_a_run_that_is_killed_time_and_again_loses_nothing_and_repeats_nothing(d
 def test_a_run_that_is_asked_to_stop_says_so_and_the_next_goes_on(desk: Desk, tmp_path: Path) -> None:
     desk.put_many(6000)
     with started(tmp_path, "replay", "--config", desk.config, "--json") as run:
-        run.wait_until(lambda: sum(mark.offset for mark in desk.marks().values()) >= 500)
+        run.wait_until(partial(desk.is_past, 500))
         assert run.ended_by(signal.SIGTERM) == 130
         first = orjson.loads(run.line())
     assert not first["finished"]
     assert first["sent"] + desk.replay()["sent"] == 6000
     assert len(desk.seen()) == 6000
+
+
+def test_a_run_beside_another_takes_over_from_it(desk: Desk, tmp_path: Path) -> None:
+    desk.put_many(6000)
+    with started(tmp_path, "replay", "--config", desk.config) as first:
+        first.wait_until(partial(desk.is_past, 500))
+        first.process.send_signal(signal.SIGSTOP)
+        desk.replay()
+        first.process.send_signal(signal.SIGCONT)
+        assert first.process.wait(PATIENCE) == 1
+        assert "another replay of this stream has begun" in first.said()
+    assert sorted(desk.seen()) == sorted(f"document {n}".encode() for n in range(6000))  # type: ignore[type-var]
 
 
 async def test_what_is_refused_again_keeps_its_count_until_it_stays(
@@ -311,7 +328,7 @@ def test_a_broker_that_dies_on_the_way_costs_nothing(broker: Broker, desk: Desk,
     settings["streams"][0]["drain"] = "1s"
     config = write_config(tmp_path / "hasty.yaml", settings)
     with started(tmp_path, "replay", "--config", config) as run:
-        run.wait_until(lambda: sum(mark.offset for mark in desk.marks().values()) >= 500)
+        run.wait_until(partial(desk.is_past, 500))
         broker.kill()
         try:
             assert run.process.wait(60) == 1
