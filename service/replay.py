@@ -114,7 +114,7 @@ async def replay(
             advance(run.looked_at)
         run.summary.finished = not stop.is_set()
         if run.summary.finished and not run.is_full:
-            run.look_at_all()
+            run.come_to(await letters.positions())
             if not wanted.dry_run:
                 await letters.send_back([], run.marks())
     run.summary.seconds = round(time.monotonic() - began, 3)
@@ -171,9 +171,9 @@ class _Run:
                 chosen.append(letter)
         return chosen
 
-    def look_at_all(self) -> None:
-        """Say that there is nothing more in what was ahead."""
-        self._at = {partition: end for partition, (_, end) in self._ahead.items()}
+    def come_to(self, positions: Mapping[Partition, int]) -> None:
+        """Say that there is nothing more before these offsets."""
+        self._at = {partition: min(position, self._ahead[partition][1]) for partition, position in positions.items()}
 
     def marks(self) -> dict[Partition, Mark]:
         """What is to be committed now: where that is news. Raises Misconfigured."""

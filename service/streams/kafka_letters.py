@@ -121,6 +121,10 @@ class Letters:
                 return []
         return []
 
+    async def positions(self) -> dict[Partition, int]:
+        """The offset in each partition before which there is nothing more to read."""
+        return {Partition(*tp): await self._consumer.position(tp) for tp in self._ends}
+
     async def send_back(self, messages: Sequence[Message], marks: Mapping[Partition, Mark]) -> list[Message]:
         """Publish the messages and commit the marks, or do neither.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 
 from service.documents import Position, Reason, Record, Refused
 from service.offsets import Mark
@@ -229,6 +229,21 @@ def test_two_megabytes_go_back_where_the_input_takes_them_and_stay_with_nothing_
     assert Counter(each.key for each in narrow.back()) >= Counter(b"key %d" % n for n in range(8) if n % 4)
     assert narrow.seen() == [None] * 6
     assert narrow.replay()["sent"] == 0
+
+
+def test_letters_of_a_transaction_that_is_still_open_are_left_to_the_next_run(desk: Desk) -> None:
+    worker = Producer({"bootstrap.servers": desk.bootstrap, "transactional.id": desk.group + "-worker"})
+    worker.init_transactions(PATIENCE)
+    worker.begin_transaction()
+    letter = desk.letter(0)
+    worker.produce(desk.topics[2], letter.value, letter.key, 0, headers=list(letter.headers))
+    assert worker.flush(PATIENCE) == 0
+    desk.put([desk.letter(3), desk.letter(1)])
+    assert desk.replay()["sent"] == 1
+    worker.commit_transaction(PATIENCE)
+    assert desk.replay()["sent"] == 2
+    assert sorted(desk.seen(), key=str) == [b"document 0", b"document 1", b"document 3"]
+    assert desk.replay()["sent"] == 0
 
 
 def test_a_run_that_is_killed_time_and_again_loses_nothing_and_repeats_nothing(desk: Desk, tmp_path: Path) -> None:
