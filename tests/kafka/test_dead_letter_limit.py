@@ -29,7 +29,7 @@ def test_an_endpoint_that_answers_every_submit_with_400_does_not_drain_the_topic
     with serving(tmp_path, model, "--allow-faults") as (url, _):
         rules = [{"on": "submit", "status": 400}]
         assert httpx.put(f"{url}/_faults", json=rules, headers=headers).is_success
-        fill(bootstrap, incoming, map(document, range(2000)))
+        fill(bootstrap, incoming, map(document, range(600)))
         settings = tree(bootstrap, served_account(url), topics, dead_letter_limit={"share": 0.5, "of": 100})
         with started(tmp_path, "run", write_config(tmp_path / "c.yaml", settings)) as worker:
             worker.wait_until(lambda: worker.events("dead_letter_limit_reached"))
@@ -40,12 +40,12 @@ def test_an_endpoint_that_answers_every_submit_with_400_does_not_drain_the_topic
             worker.wait_until(lambda: worker.events("dead_letter_limit_trial"))
             assert size(bootstrap, dead) == 50
             assert httpx.put(f"{url}/_faults", json=[], headers=headers).is_success
-            worker.wait_until(lambda: size(bootstrap, classified) == 1950)
+            worker.wait_until(lambda: size(bootstrap, classified) == 550)
             assert worker.ended_by(signal.SIGTERM) == 0
             assert len(worker.events("dead_letter_limit_reached")) == 1
     assert set(counted(read(bootstrap, classified)).values()) == {1}
     assert size(bootstrap, dead) == 50
-    assert sum(mark.offset for mark in asyncio.run(committed(bootstrap, incoming, incoming)).values()) == 2000
+    assert sum(mark.offset for mark in asyncio.run(committed(bootstrap, incoming, incoming)).values()) == 600
 
 
 class FindsFaultWithEverything(Words):
