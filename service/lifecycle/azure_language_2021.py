@@ -30,12 +30,12 @@ from service.lifecycle.training_data import named_after
 from service.lifecycle.verbs import Deployed, Doomed, Evaluation, Labelled, Model, Trained, Wanted, only
 from service.lifecycle.waiting import answered, until
 from service.progress import Waiting
-from service.providers.azure import DONE, ENDED_BADLY, Codes, Exchange, Resource, json_of, word
+from service.providers.azure import DONE, ENDED_BADLY, Exchange, Resource, json_of, rules_of_changes, word
 
 _KINDS = {"single_label": "SingleClassification", "multi_label": "MultiClassification"}
 _FEWEST_OF_A_CLASS = 10
 _LONGEST_EVALUATION = 600.0
-_CODES = Codes(content={"InvalidArgument": "", "InvalidRequest": ""}, settings={})
+_RULES = rules_of_changes("training.project and --name", {}, {"InvalidArgument": "", "InvalidRequest": ""})
 
 
 class PreviewLife:
@@ -51,7 +51,7 @@ class PreviewLife:
         self._container = container
         self._progress = progress
         path = "/language/text/authoring/v1.0-preview.2/projects"
-        self._resource = Resource(branch, http, _CODES, path, "training.project and --name")
+        self._resource = Resource(branch, http, _RULES, path)
 
     async def train(self, wanted: Labelled) -> Trained:
         """As `Life.train`."""

@@ -12,19 +12,27 @@ import orjson
 
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured
+from service.failures import At
 from service.lifecycle.training_data import unquoted
 from service.lifecycle.verbs import Model
 from service.lifecycle.waiting import Say, answered, until
-from service.providers.azure import DONE, ENDED_BADLY, Answer, Codes, Exchange, Resource, codes_of, json_of, word
+from service.providers.azure import (
+    DONE,
+    ENDED_BADLY,
+    REFUSED,
+    Answer,
+    Exchange,
+    Resource,
+    codes_of,
+    json_of,
+    rules_of_changes,
+    word,
+)
 
-_CODES = Codes(
-    content={
-        "InvalidRequest": "",
-        "InvalidArgument": "",
-        "InvalidParameterValue": "",
-        "QuotaExceeded": "there are as many as there may be (10 models and 10 deployments a project): delete one",
-    },
-    settings={"ProjectNotFound": "project (the names are case-sensitive)"},
+_RULES = rules_of_changes(
+    "project",
+    {"ProjectNotFound": "project (the names are case-sensitive)"},
+    {"QuotaExceeded": "there are as many as there may be (10 models and 10 deployments a project): delete one"},
 )
 _MORE = ("modelId", "lastTrainingDurationInSeconds", "modelExpirationDate", "modelTrainingConfigVersion")
 
@@ -37,7 +45,7 @@ class Project:
     def __init__(self, branch: settings.AzureLanguage, http: Exchange, say: Say) -> None:
         self.name = str(branch.project)
         self.version = "2022-05-01" if branch.api_version == "2022-05-01" else "2023-04-01"
-        self._resource = Resource(branch, http, _CODES, "/language/authoring/analyze-text/projects", "project")
+        self._resource = Resource(branch, http, _RULES, "/language/authoring/analyze-text/projects")
         self._say = say
 
     async def find(self, path: str = "", **query: str) -> Shown | None:
@@ -134,7 +142,10 @@ def refusal(resource: Resource, answer: Answer) -> CallFailed:
     """What a refusal means; one for what is in the request is Misconfigured, with the service's reason."""
     body = json_of(answer)
     said = reason(body.get("error"), ()) if isinstance(body, dict) else ""
-    return resource.failure(answer, lambda told: Misconfigured(f"{told}: {said or 'no reason is given'}"))
+    failure = resource.failure(answer, At.REQUEST)
+    if isinstance(failure, Misconfigured) and answer.status_code in REFUSED:
+        return Misconfigured(f"{failure}: {said or 'no reason is given'}")
+    return failure
 
 
 def has_ended(page: Mapping[str, Any], otherwise: str, texts: Iterable[str] = ()) -> bool:

@@ -19,24 +19,26 @@ import orjson
 
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured, Unavailable
+from service.failures import At
 from service.lifecycle import training_data
 from service.lifecycle.containers import Container
 from service.lifecycle.verbs import Deployed, Doomed, Evaluation, Labelled, Model, Trained, Wanted, only
 from service.lifecycle.waiting import Say, answered, changes, until
 from service.model.examples import Example
 from service.progress import Waiting
-from service.providers.azure import Answer, Codes, Exchange, Resource, codes_of, json_of, word
+from service.providers.azure import Answer, Exchange, Resource, codes_of, json_of, rules_of_changes, word
 
 _BUILT = {"buildsucceeded", "succeeded"}
 _NOT_BUILT = {"buildnotstarted", "notstarted"}
 _FAILED = {"buildfailed", "failed", "canceled", "cancelled"}
-_CODES = Codes(
-    content={
+_RULES = rules_of_changes(
+    "category, category_version",
+    {"InvalidResourceName": "category", "ResourceNotFound": "category and category_version"},
+    {
         "InvalidRequestBody": "the name, the definition or the samples' address is not taken, or there are as many "
         "categories or versions as there may be (3 of each): delete one that is not used"
     },
-    settings={"InvalidResourceName": "category", "ResourceNotFound": "category and category_version"},
-    passing=frozenset({"InternalError", "ServerBusy", "TooManyRequests"}),
+    ("InternalError", "ServerBusy", "TooManyRequests"),
 )
 
 
@@ -80,7 +82,7 @@ class CustomCategory:
         self._category = settings.category
         self._asked = settings.category_version
         self._api_version = {"api-version": settings.api_version}
-        self._resource = Resource(settings, http, _CODES, "/contentsafety", "category, category_version")
+        self._resource = Resource(settings, http, _RULES, "/contentsafety")
         self._say = say
 
     async def train(self, rows: Sequence[Example], definition: str, container: Container) -> Version:
@@ -213,11 +215,11 @@ class CustomCategory:
     async def _successful(self, method: str, url: str) -> Answer:
         answer = await self._resource.ask(method, url)
         if not answer.is_success:
-            raise self._resource.unsuccessful(answer)
+            raise self._resource.failure(answer, At.LOOK)
         return answer
 
     def _refusal(self, answer: Answer) -> CallFailed:
-        return self._resource.failure(answer, Misconfigured)
+        return self._resource.failure(answer, At.REQUEST)
 
     def _named(self, number: int | None) -> str:
         return f"category {self._category}" if number is None else f"{self._category} version {number}"
@@ -227,7 +229,7 @@ class CustomCategory:
 
     def _versions(self, answer: Answer) -> list[Version]:
         if not answer.is_success:
-            raise self._resource.unsuccessful(answer)
+            raise self._resource.failure(answer, At.LOOK)
         page = json_of(answer)
         found = page.get("value") if isinstance(page, dict) else None
         if not isinstance(found, list):

@@ -21,20 +21,18 @@ import yaml
 
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured
+from service.failures import At
 from service.lifecycle.verbs import Deployed, Doomed, Evaluation, Labelled, Model, Trained, Wanted, only
 from service.lifecycle.waiting import Say, answered, changes, until
 from service.progress import Waiting
-from service.providers.azure import ENDED_BADLY, Answer, Codes, Exchange, Resource, codes_of, json_of, word
+from service.providers.azure import ENDED_BADLY, Answer, Exchange, Resource, codes_of, json_of, rules_of_changes, word
 
 _READY, _GONE_WRONG = {"ready", "succeeded"}, {"failed"} | ENDED_BADLY
 _LONGEST = 120  # characters of a name and its description
-_CODES = Codes(
-    content={
-        "InvalidRequest": "a name, a description or their number is not taken: up to 50 categories of a classifier, or "
-        f"200 of an analyzer, names that do not begin with $, {_LONGEST} characters with their description"
-    },
-    settings={},
-)
+_CONTENT = {
+    "InvalidRequest": "a name, a description or their number is not taken: up to 50 categories of a classifier, or "
+    f"200 of an analyzer, names that do not begin with $, {_LONGEST} characters with their description"
+}
 
 
 class Made(NamedTuple):
@@ -54,7 +52,7 @@ class Described:
         self._name = settings.classifier or settings.analyzer or ""
         self._splits = settings.task == "multi_label"
         self._version = {"api-version": settings.api_version}
-        self._resource = Resource(settings, http, _CODES, "/contentunderstanding", self._kind)
+        self._resource = Resource(settings, http, rules_of_changes(self._kind, {}, _CONTENT), "/contentunderstanding")
         self._own_url = self._resource.url(f"/{self._kind}s/{self._name}", **self._version)
         self._say = say
 
@@ -133,7 +131,7 @@ class Described:
         if _is_missing(answer):
             return None
         if not answer.is_success:
-            raise self._resource.unsuccessful(answer)
+            raise self._resource.failure(answer, At.LOOK)
         return self._made(json_of(answer))
 
     async def _deleted(self) -> None:
@@ -145,7 +143,7 @@ class Described:
         return True if await self._found() is None else None
 
     def _refusal(self, answer: Answer) -> CallFailed:
-        return self._resource.failure(answer, Misconfigured)
+        return self._resource.failure(answer, At.REQUEST)
 
     def _made(self, shown: Any) -> Made:
         try:

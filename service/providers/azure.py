@@ -26,6 +26,8 @@ DONE: AbstractSet[str] = frozenset({"succeeded", "completed", "partiallycomplete
 ENDED_BADLY: AbstractSet[str] = frozenset({"failed", "rejected", "cancelled", "canceled"})
 PASSING = ("InternalServerError", "ServiceUnavailable", "Timeout", "TooManyRequests", "QuotaExceeded")
 """Codes that blame nobody."""
+REFUSED = (400, 413, 422)
+"""Statuses of requests that are refused for what is in them."""
 _CODE = re.compile("[A-Za-z]{1,64}")
 _LONGEST_MESSAGE = 200
 _LONGEST_URL = 8_000
@@ -91,7 +93,6 @@ def rules(
     add), the telling ones first; `passing` those that blame nobody.
     """
     asked, ended = (At.REQUEST, At.POLL, At.LOOK), (At.JOB, At.DOCUMENT)
-    refusals = (413, 400, 422)
     return (
         Rule(Then.SUBMIT_AGAIN, "it does not know a job any more", (At.POLL,), (404, 410)),
         Rule(Then.WAIT, "", asked, (429,)),
@@ -104,16 +105,29 @@ def rules(
         Rule(Then.HOLD, "", asked, (408, 409, 425, *range(500, 600))),
         Rule(Then.HOLD, "it is not followed, endpoint must be the service's own address", asked, range(400)),
         Rule(Then.HOLD, "not in the service's words, is something else at endpoint?", asked, (400, 422), (NOT_JSON,)),
-        Rule(Then.SUBMIT_AGAIN, "", (At.POLL,), refusals),
-        Rule(Then.STOP, "check api_version", (At.LOOK,), refusals),
-        *(Rule(Then.SPLIT, means, (At.REQUEST,), refusals, (code,)) for code, means in content.items() if means),
-        Rule(Then.SPLIT, "", (At.REQUEST,), refusals),
+        Rule(Then.SUBMIT_AGAIN, "", (At.POLL,), REFUSED),
+        Rule(Then.STOP, "check api_version", (At.LOOK,), REFUSED),
+        *(Rule(Then.SPLIT, means, (At.REQUEST,), REFUSED, (code,)) for code, means in content.items() if means),
+        Rule(Then.SPLIT, "", (At.REQUEST,), REFUSED),
         # Routes, methods, proxies: no document brings these about, so none must be blamed.
         Rule(Then.STOP, "check endpoint and api_version", asked),
         *(Rule(Then.SPLIT, means, (At.JOB,), (), (code,)) for code, means in content.items()),
         Rule(Then.SUBMIT_AGAIN, "", (At.JOB,)),
         *(Rule(Then.REFUSE, means, (At.DOCUMENT,), (), (code,)) for code, means in content.items() if means),
         Rule(Then.REFUSE, "", (At.DOCUMENT,)),
+    )
+
+
+def rules_of_changes(
+    names: str, settings: Mapping[str, str], content: Mapping[str, str], passing: Sequence[str] = PASSING
+) -> tuple[Rule, ...]:
+    """The same where what classifies is made or changed: there are no documents, and `content` is what was asked for.
+
+    So a request that is refused for its content is for a person to put right.
+    """
+    return tuple(
+        rule._replace(then=Then.STOP) if rule.then is Then.SPLIT and At.REQUEST in rule.at else rule
+        for rule in rules(names, settings, content, passing)
     )
 
 
