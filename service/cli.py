@@ -240,6 +240,14 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
             help="Put this trained model behind an endpoint of Amazon Comprehend; with FOLDER:UNITS it throttles.",
         ),
     ] = None,
+    comprehend_quota: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="How many endpoints, units-per-endpoint, units, trainings or jobs of Amazon Comprehend may be there "
+            "at once, if not 20, 50, 200, 10 and 10.",
+        ),
+    ] = None,
     s3_endpoint_url: Annotated[str | None, typer.Option(help="Where S3 is, if not at AWS.")] = None,
     harm_model: Annotated[
         list[str] | None,
@@ -278,6 +286,7 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
         containers=tuple(container or ()),
         aws_keys=tuple(aws_key or ()),
         comprehend_endpoints=tuple(serving.Endpoint.parse(each) for each in comprehend_endpoint or ()),
+        comprehend_quotas=tuple(comprehend_quota or ()),
         s3_endpoint_url=s3_endpoint_url,
         harm_models=tuple(harm_model or ()),
         largest_sample_file=largest_sample_file,

@@ -41,6 +41,7 @@ from service.server import (
     comprehend_classifiers,
     comprehend_endpoints,
     comprehend_jobs,
+    comprehend_tags,
     content_safety_categories,
     content_safety_samples,
     content_understanding,
@@ -48,6 +49,7 @@ from service.server import (
     faults,
 )
 from service.server.backend import Backend
+from service.server.comprehend_account import Account, Quotas
 from service.server.containers import Containers
 from service.server.content_safety import ContentSafety
 from service.server.content_safety_harms import Harms
@@ -121,7 +123,8 @@ class ServeOptions:
     address. `port` 0 takes a free one. `plaintext` allows HTTP without TLS on other addresses. `public_url` is where
     clients reach the server when that is not what they write as Host (behind a proxy that ends TLS). `containers` are
     where training data may be read, each NAME=FOLDER or NAME=URL. `aws_keys` are those that may sign requests to Amazon
-    Comprehend, each ACCESS_KEY_ID:SECRET; `s3_endpoint_url` is where S3 is, if not at AWS. `harm_models` answer for
+    Comprehend, each ACCESS_KEY_ID:SECRET; `comprehend_quotas` are how much may be made there, each NAME=NUMBER, where
+    that is not as documented; `s3_endpoint_url` is where S3 is, if not at AWS. `harm_models` answer for
     Content Safety's harm categories, each CATEGORY=FOLDER; its sample files may have `largest_sample_file` bytes.
     `documented_rates` throttles as the clouds document it, `requests_per_minute` at a rate of one's own. `faults` is a
     file of rules, `allow_faults` opens /_faults. No job is shown as done before `least_job_seconds`.
@@ -139,6 +142,7 @@ class ServeOptions:
     containers: tuple[str, ...] = field(default=(), repr=False)
     aws_keys: tuple[str, ...] = field(default=(), repr=False)
     comprehend_endpoints: tuple[Endpoint, ...] = ()
+    comprehend_quotas: tuple[str, ...] = ()
     s3_endpoint_url: str | None = None
     harm_models: tuple[str, ...] = ()
     largest_sample_file: int = content_safety_samples.MOST_BYTES
@@ -184,13 +188,14 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
     """
     rules = faults.load(options.faults) if options.faults else ()
     containers, secrets = Containers.parse(options.containers), _secrets(options.aws_keys)
-    harms = await asyncio.to_thread(Harms.load, options.harm_models)
+    harms, quotas = await asyncio.to_thread(Harms.load, options.harm_models), Quotas.parse(options.comprehend_quotas)
     telemetry = Telemetry()
     models = Models(options.data / "models")
     async with Store.open(options.data) as store:
         await _deploy(options.models, models, store)
         trainer, s3, rates = Trainer(), S3(options.s3_endpoint_url), options.documented_rates
-        backend = Backend(store, models, trainer, containers, s3, rates, harms, options.largest_sample_file)
+        largest = options.largest_sample_file
+        backend = Backend(store, models, trainer, containers, s3, rates, harms, largest, quotas)
         for endpoint in options.comprehend_endpoints:
             classifier = await asyncio.to_thread(models.add, endpoint.model)
             await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time(), endpoint.units)
@@ -214,6 +219,8 @@ def make_jobs(
     works: dict[str, Work] = {
         azure_language.KIND: partial(azure_language_tasks.classify, backend=backend),
         azure_language_2021_runtime.KIND: partial(azure_language_2021_runtime.analyze, backend=backend),
+        comprehend_classifiers.DELETION: partial(comprehend_classifiers.delete, backend=backend),
+        comprehend_endpoints.KIND: partial(comprehend_endpoints.bring, backend=backend, clock=clock),
         content_safety_categories.DELETION: partial(content_safety_categories.delete, backend=backend),
         content_understanding.KIND: partial(content_understanding.classify, backend=backend),
         content_understanding_analyzers.KIND: partial(content_understanding_analyzers.analyze, backend=backend),
@@ -222,7 +229,7 @@ def make_jobs(
         azure_language_evaluations.KIND: partial(azure_language_evaluations.evaluate, backend=backend),
         azure_language_trainings.KIND: partial(azure_language_trainings.learn, backend=backend),
         azure_language_2021.KIND: partial(azure_language_2021.learn, backend=backend),
-        comprehend_classifiers.KIND: partial(comprehend_classifiers.train, backend=backend, s3=backend.s3),
+        comprehend_classifiers.KIND: partial(comprehend_classifiers.train, backend=backend, clock=clock),
         comprehend_jobs.KIND: partial(comprehend_jobs.classify, backend=backend, s3=backend.s3),
         content_safety_categories.BUILD: partial(content_safety_categories.build, backend=backend),
     }
@@ -244,12 +251,19 @@ def apis(backend: Backend, jobs: Jobs, gateway: Gateway, aws_keys: Mapping[str, 
 
 
 def _comprehend(backend: Backend, jobs: Jobs, gateway: Gateway, aws_keys: Mapping[str, str]) -> comprehend.Front:
-    classifiers = comprehend_classifiers.Classifiers(backend, jobs)
-    actions = {
-        **classifiers.actions(),
-        **comprehend_endpoints.Endpoints(backend, jobs, classifiers).actions(),
-        **comprehend_jobs.ClassificationJobs(backend, jobs, classifiers).actions(),
+    account = Account(backend.comprehend_quotas)
+    classifiers = comprehend_classifiers.Classifiers(backend, jobs, account)
+    endpoints = comprehend_endpoints.Endpoints(backend, jobs, account, classifiers)
+    started = comprehend_jobs.ClassificationJobs(backend, jobs, account, classifiers)
+    known = {
+        comprehend_classifiers.ARN_KIND: classifiers.has,
+        comprehend_endpoints.ARN_KIND: endpoints.has,
+        comprehend_jobs.ARN_KIND: started.has,
     }
+    tags = comprehend_tags.Tags(backend, account, known)
+    actions = {**classifiers.actions(), **endpoints.actions(), **started.actions(), **tags.actions()}
+    for name, limit in comprehend.RATES.items():
+        actions[name] = actions[name]._replace(window=backend.window(limit, 1.0))
     return comprehend.Front(gateway, aws_keys, actions)
 
 

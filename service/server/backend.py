@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from service.server import content_safety_samples
+from service.server.comprehend_account import Quotas
 from service.server.containers import Containers
 from service.server.content_safety_harms import Harms
 from service.server.gateway import Window
@@ -17,7 +18,8 @@ class Backend:
     """State, models, the process that trains them, and where data is read.
 
     `documented_rates` says whether the request rates of the vendors' documentation are kept; sizes always are, but that
-    of Content Safety's sample files, in bytes, is for the operator to choose. `harms` are Content Safety's, too.
+    of Content Safety's sample files, in bytes, is for the operator to choose. `harms` are Content Safety's, too,
+    `comprehend_quotas` Comprehend's.
     """
 
     store: Store
@@ -28,6 +30,7 @@ class Backend:
     documented_rates: bool = False
     harms: Harms = field(default_factory=lambda: Harms({}))
     largest_sample_file: int = content_safety_samples.MOST_BYTES
+    comprehend_quotas: Quotas = field(default_factory=Quotas)
 
     def window(self, limit: int, seconds: float) -> Window | None:
         """A documented rate, where such are kept."""

@@ -5,7 +5,9 @@ A path before it, as `endpoint_url` may have one, is taken, too, wherever a requ
 Served: CreateDocumentClassifier, DescribeDocumentClassifier, ListDocumentClassifiers, ListDocumentClassifierSummaries,
 StopTrainingDocumentClassifier, DeleteDocumentClassifier (`comprehend_classifiers`); CreateEndpoint, DescribeEndpoint,
 UpdateEndpoint, ListEndpoints, DeleteEndpoint and ClassifyDocument (`comprehend_endpoints`);
-StartDocumentClassificationJob, DescribeDocumentClassificationJob, ListDocumentClassificationJobs (`comprehend_jobs`).
+StartDocumentClassificationJob, DescribeDocumentClassificationJob, ListDocumentClassificationJobs (`comprehend_jobs`);
+TagResource, UntagResource, ListTagsForResource (`comprehend_tags`). What may be asked is in `comprehend_requests`, how
+much an account may have in `comprehend_account`.
 
 Who may ask: requests are signed (`sigv4`) with a key of `--aws-key`. Without any, requests are let in unsigned if the
 server asks for no other key either (on loopback), and else refused.
@@ -18,20 +20,23 @@ Behaviour chosen where the service's is not documented:
   writes. Ours is 000000000000, the region that which the request was signed for.
 * Anything of the wrong type or form is a ValidationException; what is well formed and makes no sense an
   InvalidRequestException.
-* Roles, keys of KMS, networks, policies and languages are kept and told, and nothing is done with them.
+* A `ClientRequestToken` that was used before finds what was made under it for as long as that is there; with other
+  parameters it is a ResourceInUseException.
+* Roles, networks, policies and languages are kept and told, keys of KMS checked for their form, and nothing is done
+  with any of them.
+* Where documented rates are kept (`--documented-rates`), who asks too often gets a TooManyRequestsException, or a
+  ThrottlingException where an operation has no such error; no rate is documented for the operations on endpoints.
 
-Not done: every other operation (prebuilt analyses, entity recognizers, flywheels, datasets, tags, imports); documents
-that have to be read from images; the request rates of the control plane.
+Not done: every other operation (prebuilt analyses, entity recognizers, flywheels, datasets, imports, policies; there is
+no operation that stops a classification job); models of semi-structured documents; documents that have to be read from
+images, or that Textract has read.
 """
 
-import base64
-import binascii
-import math
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
@@ -44,16 +49,26 @@ from service.errors import Unavailable
 from service.server import sigv4
 from service.server.faults import Operation as OperationName
 from service.server.faults import Rule
-from service.server.gateway import Gateway, Refusal, Resource, delay, read_body, spoil
+from service.server.gateway import Gateway, Refusal, Resource, Window, delay, read_body, spoil
 
-ACCOUNT = "000000000000"
 MOST_BYTES = 16 * 2**20  # ten megabytes in base64, and what is around them
-PAGE = 100
+RATES: Mapping[str, int] = {  # requests a second, of Amazon's Service Quotas
+    "CreateDocumentClassifier": 1,
+    "DeleteDocumentClassifier": 1,
+    "StopTrainingDocumentClassifier": 1,
+    "StartDocumentClassificationJob": 1,
+    "TagResource": 1,
+    "UntagResource": 1,
+    "DescribeDocumentClassifier": 10,
+    "ListDocumentClassifiers": 10,
+    "DescribeDocumentClassificationJob": 10,
+    "ListDocumentClassificationJobs": 10,
+    "ListTagsForResource": 10,
+}
 _TARGET = re.compile(rb"Comprehend_20171127\.([A-Za-z]{1,64})")
 _JSON = "application/x-amz-json-1.1"
 _STATUSES = {429: "ThrottlingException", 403: "AccessDeniedException", 401: "UnrecognizedClientException"}
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -77,10 +92,15 @@ class Call(NamedTuple):
 
 
 class Action(NamedTuple):
-    """What an operation does; `kind` is what fault rules and metrics call it."""
+    """What an operation does; `kind` is what fault rules and metrics call it, `window` the rate of its own.
+
+    `throttled` is what it answers beyond that.
+    """
 
     kind: OperationName
     does: Callable[[Call], Awaitable[Mapping[str, Any]]]
+    throttled: str = "TooManyRequestsException"
+    window: Window | None = None
 
 
 class _Targeted(Route):
@@ -146,6 +166,8 @@ class Front:
             raise Failure("UnknownOperationException", "There is no such operation.")
         if gateway.window and gateway.window.admit(time.monotonic()):
             raise Failure("ThrottlingException", "Rate exceeded")
+        if action.window and action.window.admit(time.monotonic()):
+            raise Failure(action.throttled, "Rate exceeded")
         fault = gateway.faults.next("comprehend", action.kind)
         if fault is None:
             return _answer(await action.does(Call(_object(body), sigv4.region(headers), None)))
@@ -202,84 +224,3 @@ def _object(body: bytes) -> Mapping[str, Any]:
     if not isinstance(given, dict):
         raise Failure("SerializationException", "The request is not a JSON object.")
     return given
-
-
-# What requests say, and what they may ------------------------------------------------------------
-
-
-def invalid(message: str) -> Failure:
-    """A parameter of the wrong type or form."""
-    return Failure("ValidationException", message)
-
-
-def text(given: Mapping[str, Any], name: str, form: str = r".+", most: int = 2048) -> str | None:
-    """A string, if it is there; raises `Failure`."""
-    value = given.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > most or not re.fullmatch(form, value, re.DOTALL):
-        raise invalid(f"{name} does not have the form that it is to have.")
-    return value
-
-
-def needed(value: T | None, name: str) -> T:
-    """A parameter that has to be there; raises `Failure`."""
-    if value is None:
-        raise invalid(f"{name} is missing.")
-    return value
-
-
-def number(given: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
-    """A whole number, if it is there; raises `Failure`."""
-    value = given.get(name)
-    if value is not None and (type(value) is not int or not least <= value <= most):
-        raise invalid(f"{name} is to be a whole number from {least} to {most}.")
-    return value
-
-
-def branch(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A structure, empty if it is not there; raises `Failure`."""
-    value = given.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise invalid(f"{name} is to be a structure.")
-    return value
-
-
-def arn(region: str, kind: str, name: str) -> str:
-    """The ARN of a resource of ours."""
-    return f"arn:aws:comprehend:{region}:{ACCOUNT}:{kind}/{name}"
-
-
-def named(given: Mapping[str, Any], parameter: str, kind: str, form: str) -> str | None:
-    """The name in an ARN, if it is there; raises `Failure`."""
-    value = text(given, parameter)
-    if value is None:
-        return None
-    found = re.fullmatch(rf"arn:aws(?:-[a-z]+)*:comprehend:[a-z0-9-]+:(?:[0-9]{{12}}|aws):(?:{kind})/({form})", value)
-    if found is None:
-        raise invalid(f"{parameter} is not the ARN of what it is to be.")
-    return found[1]
-
-
-def page(given: Mapping[str, Any], found: Sequence[T]) -> tuple[Sequence[T], dict[str, str]]:
-    """The part of a list that is asked for, and the token for what follows, if anything does; raises `Failure`."""
-    most = number(given, "MaxResults", 1, 500) or PAGE
-    begin = 0
-    if (token := text(given, "NextToken")) is not None:
-        try:
-            begin = int(base64.urlsafe_b64decode(token))
-        except (binascii.Error, ValueError):
-            raise invalid("NextToken is none of ours.") from None
-    end = begin + most
-    after = {"NextToken": base64.urlsafe_b64encode(b"%d" % end).decode()} if end < len(found) else {}
-    return found[max(0, begin) : end], after
-
-
-def period(given: Mapping[str, Any], what: str) -> tuple[float, float]:
-    """The moments that the times of a filter lie between, `SubmitTime` or `CreationTime`; raises `Failure`."""
-    after, before = given.get(f"{what}After"), given.get(f"{what}Before")
-    if not all(bound is None or type(bound) in {int, float} for bound in (after, before)):
-        raise invalid(f"{what}After and {what}Before are to be times.")
-    return -math.inf if after is None else after, math.inf if before is None else before

@@ -1,53 +1,90 @@
 """Amazon Comprehend, classifiers: trained from labelled documents on S3, described, listed, stopped, deleted.
 
-Training data is a CSV file (`COMPREHEND_CSV`: label, text; no header) or augmented manifests, in the API's two modes.
-Without test data every tenth document is set aside for the test. What the model is worth is in `ClassifierMetadata`,
-and, where there is an `OutputDataConfig`, in `output.tar.gz` as `confusion_matrix.json` (rows are the labels that
-documents have, columns those that the model gave; in multi-label mode a table of two by two for each label).
+What they learn from is in `comprehend_training_data`. What a model is worth is in `ClassifierMetadata`, and, where
+there is an `OutputDataConfig`, in `output.tar.gz` as `confusion_matrix.json` (rows are the labels that documents have,
+columns those that the model gave; in multi-label mode a table of two by two for each label).
+
+A classifier is SUBMITTED until its training begins, which is when those before it have ended; TRAINING while data is
+read and learnt from; then TRAINED, TRAINED_WITH_WARNING where the model says something of itself (`Message`), or
+IN_ERROR with the reason in `Message`. One that is TRAINING and told to stop is STOP_REQUESTED until its process has
+ended, and then STOPPED, or TRAINED if that came first. One that is deleted is DELETING until its model is off the disk.
+A training that the end of the server breaks off is done again at the next start.
 
 Behaviour chosen where the service's is not documented: a classifier with versions is so many classifiers; a training
-that is stopped is STOPPED at once; one that fails is IN_ERROR and says why in `Message`.
+that is still SUBMITTED when it is told to stop is STOPPED at once; what has ended is left as it is by a stop, and a
+deletion that is under way by another; DELETING and STOPPED classifiers count as ended for a deletion, as IN_ERROR and
+TRAINED do; of the languages in the service model those that the guide trains in are taken (en, es, de, it, fr, pt), the
+others are an UnsupportedLanguageException.
 """
 
-import csv
 import io
 import tarfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
 
 import orjson
+import structlog
 
-from service.errors import Unavailable
 from service.model.classifier import Task
 from service.model.evaluate import Evaluation
-from service.model.examples import Example, ExamplesError
+from service.model.examples import ExamplesError
+from service.server import comprehend_tags, comprehend_training_data
 from service.server.backend import Backend
-from service.server.comprehend import Action, Call, Failure, arn, branch, invalid, named, needed, page, period, text
-from service.server.jobs import Done, Jobs, new_id
-from service.server.s3 import S3, ObjectError
-from service.server.store import PENDING, Change, Job, State
-from service.server.training import Learnt, TrainingFailed, learn
+from service.server.comprehend import Action, Call, Failure
+from service.server.comprehend_account import Account, asked, made_before, token
+from service.server.comprehend_requests import (
+    MODEL_STATUSES,
+    NAME,
+    S3_URI,
+    arn,
+    branch,
+    encryption,
+    filtered,
+    in_time,
+    named,
+    needed,
+    page,
+    role,
+    surroundings,
+    text,
+)
+from service.server.jobs import Done, Interrupted, Jobs, new_id
+from service.server.s3 import ObjectError
+from service.server.store import Change, Job, State
+from service.server.training import GivenUp, Learnt, TrainingFailed, learn
 
 KIND = "comprehend/training"
+DELETION = "comprehend/deletion"
 RESOURCE = "comprehend/classifier"
-NAME = "[a-zA-Z0-9](?:-*[a-zA-Z0-9])*"
+STOPS = "comprehend/stop"
+ARN_KIND = "document-classifier"
 FORM = rf"{NAME}(?:/version/{NAME})?"
 LIFETIME = 10 * 365 * 86_400.0  # seconds; what a job was is told for as long as there is its classifier
 _MODES: Mapping[str, Task] = {"MULTI_CLASS": "single_label", "MULTI_LABEL": "multi_label"}
 _LANGUAGES = "en|es|fr|de|it|pt|ar|hi|ja|ko|zh|zh-TW"
-ROLE = r"arn:aws(?:-[^:]+)?:iam::[0-9]{12}:role/.+"
-_S3 = r"s3://[a-z0-9][.\-a-z0-9]{1,61}[a-z0-9](/.*)?"
-_EVERY = 10
+_TRAINED_IN = {"en", "es", "de", "it", "fr", "pt"}
+_IN_MEMORY = 8 * 2**20  # bytes of an archive; more goes to disk
 _ECHOED = ("DataAccessRoleArn", "LanguageCode", "VersionName", "VolumeKmsKeyId", "ModelKmsKeyId", "VpcConfig")
+_SHOWN = {
+    "message": "Message",
+    "began": "TrainingStartTime",
+    "learnt": "TrainingEndTime",
+    "ended": "EndTime",
+    "metadata": "ClassifierMetadata",
+}
+
+log = structlog.get_logger(__name__)
 
 
 class Classifiers:
     """The operations on classifiers."""
 
-    def __init__(self, backend: Backend, jobs: Jobs) -> None:
+    def __init__(self, backend: Backend, jobs: Jobs, account: Account) -> None:
         self._store = backend.store
         self._jobs = jobs
+        self._account = account
 
     def actions(self) -> dict[str, Action]:
         """What this room does, by operation."""
@@ -63,42 +100,29 @@ class Classifiers:
     async def create(self, call: Call) -> Mapping[str, Any]:
         """Begin a training."""
         given = call.given
-        name = needed(text(given, "DocumentClassifierName", NAME, 63), "DocumentClassifierName")
-        if (version := text(given, "VersionName", NAME, 63)) is not None:
-            name = f"{name}/version/{version}"
-        needed(text(given, "DataAccessRoleArn", ROLE), "DataAccessRoleArn")
-        needed(text(given, "LanguageCode", _LANGUAGES), "LanguageCode")
-        mode = text(given, "Mode", "|".join(_MODES)) or "MULTI_CLASS"
-        config = _input(branch(given, "InputDataConfig"))
-        output = branch(given, "OutputDataConfig")
-        text(output, "S3Uri", _S3, 1024)
-        token = text(given, "ClientRequestToken", "[a-zA-Z0-9-]+", 64)
-        known = self._store.resource(RESOURCE, name)
-        where = arn(call.region, "document-classifier", name)
-        if known is not None:
-            if token is not None and known["token"] == token:
-                return {"DocumentClassifierArn": known["arn"]}
-            raise Failure("ResourceInUseException", f"There is a classifier {name!r} already.")
-        job_id = new_id()
-        kept = {
-            "arn": where,
-            "status": "SUBMITTED",
-            "mode": mode,
-            "input": config,
-            "output": dict(output),
-            "submitted": self._jobs.clock(),
-            "job": job_id,
-            "token": token,
-            "echoed": {key: given[key] for key in _ECHOED if given.get(key) is not None},
-        }
-        await self._store.change(Change(RESOURCE, name, kept))  # before the training, which changes it when it ends
-        try:
-            about = orjson.dumps({"name": name})
-            await self._jobs.submit(KIND, about, b"{}", call.fault, lifetime=LIFETIME, job_id=job_id)
-        except Unavailable:
-            await self._store.change(Change(RESOURCE, name, None))
-            raise
-        return {"DocumentClassifierArn": where}
+        name, kept = _wanted(given)
+        tags = comprehend_tags.first(ARN_KIND, name, given)
+        async with self._account.turn:
+            made = self._store.resources(RESOURCE)
+            if (before := made_before(made.values(), given)) is not None:
+                return {"DocumentClassifierArn": before["arn"]}
+            if name in made:
+                raise Failure("ResourceInUseException", f"There is a classifier {name!r} already.")
+            if sum(one["status"] == "SUBMITTED" for one in made.values()) >= self._account.quotas.trainings:
+                most = self._account.quotas.trainings
+                raise Failure("ResourceLimitExceededException", f"There may be {most} trainings at once.")
+            job_id = new_id()
+            kept |= {"arn": arn(call.region, ARN_KIND, name), "submitted": self._jobs.clock(), "job": job_id}
+            await self._jobs.submit(
+                KIND,
+                orjson.dumps({"name": name}),
+                b"{}",
+                call.fault,
+                lifetime=LIFETIME,
+                job_id=job_id,
+                changes=[Change(RESOURCE, name, kept), *tags],
+            )
+        return {"DocumentClassifierArn": kept["arn"]}
 
     async def describe(self, call: Call) -> Mapping[str, Any]:
         """Show a classifier."""
@@ -107,16 +131,14 @@ class Classifiers:
 
     async def list(self, call: Call) -> Mapping[str, Any]:
         """Show all classifiers that a filter leaves."""
-        wanted = branch(call.given, "Filter")
-        status, name = text(wanted, "Status"), text(wanted, "DocumentClassifierName")
-        earliest, latest = period(wanted, "SubmitTime")
+        forms = {"Status": MODEL_STATUSES, "DocumentClassifierName": f"(?=.{{1,63}}$){NAME}"}
+        wanted = filtered(call.given, forms, "SubmitTime")
         shown = [await self._shown(kept) for kept in self._store.resources(RESOURCE).values()]
         found = [
             one
-            for one in shown
-            if status in {None, one["Status"]}
-            and name in {None, _base(one["DocumentClassifierArn"])}
-            and earliest < one["SubmitTime"] < latest
+            for one in in_time(shown, wanted, "SubmitTime")
+            if wanted.get("Status") in {None, one["Status"]}
+            and wanted.get("DocumentClassifierName") in {None, _base(one["DocumentClassifierArn"])}
         ]
         part, after = page(call.given, found)
         return {"DocumentClassifierPropertiesList": part, **after}
@@ -142,175 +164,179 @@ class Classifiers:
 
     async def stop(self, call: Call) -> Mapping[str, Any]:
         """Give a training up; one that has ended is left as it is."""
-        name, kept = self.known(call.given)
-        job = await self._jobs.find(KIND, kept["job"])
-        if kept["status"] == "SUBMITTED" and job is not None and job.state in PENDING:
-            await self._jobs.cancel(job)
-            stopped = {**kept, "status": "STOPPED", "ended": self._jobs.clock()}
-            await self._store.change(Change(RESOURCE, name, stopped))
+        async with self._account.turn:
+            name, kept = self.known(call.given)
+            job = await self._jobs.find(KIND, kept["job"]) if kept["status"] == "SUBMITTED" else None
+            if job is not None and job.state is State.WAITING:
+                stopped = {**kept, "status": "STOPPED", "ended": self._jobs.clock()}
+                await self._jobs.cancel(job, [Change(RESOURCE, name, stopped)])
+            elif job is not None and job.state is State.RUNNING:
+                await self._store.change(Change(STOPS, job.id, {}))  # what is being done of it looks for this
         return {}
 
     async def delete(self, call: Call) -> Mapping[str, Any]:
-        """Forget a classifier."""
-        name, kept = self.known(call.given)
-        if kept["status"] == "SUBMITTED":
-            raise Failure("ResourceUnavailableException", "The classifier is being trained; stop that first.")
-        if any(one["model"] == name for one in self._store.resources("comprehend/endpoint").values()):
-            raise Failure("ResourceInUseException", "An endpoint uses the classifier; delete that first.")
-        await self._store.change(Change(RESOURCE, name, None))
+        """Forget a classifier, and remove its model."""
+        async with self._account.turn:
+            name, kept = self.known(call.given)
+            if kept["status"] == "SUBMITTED":
+                raise Failure("ResourceUnavailableException", "The classifier is being trained; stop that first.")
+            if any(name in _models(one) for one in self._store.resources("comprehend/endpoint").values()):
+                raise Failure("ResourceInUseException", "An endpoint uses the classifier; delete that first.")
+            if any(orjson.loads(job.about)["model"] == name for job in self._jobs.pending("comprehend/job")):
+                raise Failure("ResourceInUseException", "A job uses the classifier; wait for its end.")
+            if kept["status"] != "DELETING":
+                going = Change(RESOURCE, name, {**kept, "status": "DELETING"})
+                await self._jobs.submit(DELETION, orjson.dumps({"name": name}), b"{}", changes=[going])
         return {}
 
     def known(
         self, given: Mapping[str, Any], parameter: str = "DocumentClassifierArn"
     ) -> tuple[str, Mapping[str, Any]]:
         """The classifier of an ARN; raises `Failure`."""
-        name = needed(named(given, parameter, "document-classifier|model", FORM), parameter)
+        _, name = needed(named(given, parameter, f"{ARN_KIND}|model", FORM), parameter)
         kept = self._store.resource(RESOURCE, name)
         if kept is None:
             raise Failure("ResourceNotFoundException", f"There is no classifier {name!r}.")
         return name, kept
 
+    def trained(
+        self, given: Mapping[str, Any], parameter: str = "DocumentClassifierArn"
+    ) -> tuple[str, Mapping[str, Any]]:
+        """As `known`, a classifier that may be used; raises `Failure`."""
+        name, kept = self.known(given, parameter)
+        if not kept["status"].startswith("TRAINED"):
+            raise Failure("ResourceUnavailableException", f"The classifier is {kept['status']}, not TRAINED.")
+        return name, kept
+
+    async def has(self, name: str) -> bool:
+        """Whether there is a classifier of that name."""
+        return self._store.resource(RESOURCE, name) is not None
+
     async def _shown(self, kept: Mapping[str, Any]) -> dict[str, Any]:
-        status = kept["status"]
-        if status == "SUBMITTED":
-            job = await self._jobs.find(KIND, kept["job"])
-            status = "TRAINING" if job is not None and job.state is State.RUNNING else status
         shown: dict[str, Any] = {
             "DocumentClassifierArn": kept["arn"],
-            "Status": status,
+            "Status": kept["status"],
             "SubmitTime": kept["submitted"],
             "Mode": kept["mode"],
             "InputDataConfig": kept["input"],
             "OutputDataConfig": kept["output"],
             **kept["echoed"],
+            **{name: kept[key] for key, name in _SHOWN.items() if kept.get(key) is not None},
         }
-        for key, name in (("message", "Message"), ("ended", "EndTime"), ("metadata", "ClassifierMetadata")):
-            if kept.get(key) is not None:
-                shown[name] = kept[key]
-        if "metadata" in kept:
-            shown |= {"TrainingStartTime": kept["submitted"], "TrainingEndTime": kept["ended"]}
+        job = await self._jobs.find(KIND, kept["job"]) if kept["status"] == "SUBMITTED" else None
+        if job is not None and job.state is State.RUNNING:
+            stops = self._store.resource(STOPS, job.id) is not None
+            shown |= {"Status": "STOP_REQUESTED" if stops else "TRAINING", "TrainingStartTime": job.updated}
         return shown
 
 
-def train(job: Job, backend: Backend, s3: S3) -> Done:
+def _wanted(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of the classifier that a request is for, and what is kept of it; raises `Failure`."""
+    name = needed(text(given, "DocumentClassifierName", NAME, 63), "DocumentClassifierName")
+    if (version := text(given, "VersionName", NAME, 63)) is not None:
+        name = f"{name}/version/{version}"
+    needed(role(given), "DataAccessRoleArn")
+    if needed(text(given, "LanguageCode", _LANGUAGES), "LanguageCode") not in _TRAINED_IN:
+        raise Failure("UnsupportedLanguageException", "Classifiers are trained in en, es, de, it, fr and pt.")
+    encryption(given, "VolumeKmsKeyId", "ModelKmsKeyId")
+    surroundings(given)
+    output = branch(given, "OutputDataConfig")
+    text(output, "S3Uri", S3_URI, 1024)
+    text(output, "FlywheelStatsS3Prefix", S3_URI, 1024)
+    encryption(output, "KmsKeyId")
+    return name, {
+        "status": "SUBMITTED",
+        "mode": text(given, "Mode", "|".join(_MODES)) or "MULTI_CLASS",
+        "input": comprehend_training_data.config(given),
+        "output": dict(output),
+        "token": token(given),
+        "asked": asked(given),
+        "echoed": {key: given[key] for key in _ECHOED if given.get(key) is not None},
+    }
+
+
+def train(job: Job, backend: Backend, clock: Callable[[], float]) -> Done:
     """Do the training of a job."""
     name = orjson.loads(job.about)["name"]
     kept = backend.store.resource(RESOURCE, name)
     if kept is None or kept["job"] != job.id:  # deleted, and perhaps made anew
         return Done(State.CANCELLED, None, {})
-    ended, task = {**kept, "ended": time.time()}, _MODES[kept["mode"]]
+    ended = {**kept, "began": job.updated}
     try:
-        rows, tests = _rows(kept["input"], kept["mode"], s3)
-        learnt = backend.trainer.run(learn, backend.models.folder, rows, tests, task, name.replace("/", "_"))
-        if kept["output"].get("S3Uri"):
-            uri = f"{kept['output']['S3Uri'].rstrip('/')}/{job.id.replace('-', '')}/output/output.tar.gz"
-            s3.write(uri, archive("confusion_matrix.json", orjson.dumps(_confusion(learnt))))
-            ended["output"] = {**kept["output"], "S3Uri": uri}
+        ended |= _learnt(kept, name, job, backend, clock)
+        state = State.SUCCEEDED
+    except GivenUp:
+        ended["status"], state = "STOPPED", State.CANCELLED
     except (ObjectError, ExamplesError, TrainingFailed) as error:
-        failed = {**ended, "status": "IN_ERROR", "message": str(error)}
-        return Done(State.FAILED, None, {}, [Change(RESOURCE, name, failed)])
-    status = "TRAINED_WITH_WARNING" if learnt.warnings else "TRAINED"
-    trained = {**ended, "status": status, "digest": learnt.digest, "metadata": _metadata(learnt)}
+        ended |= {"status": "IN_ERROR", "message": str(error)}
+        state = State.FAILED
+    except Interrupted:
+        raise
+    except Exception:  # whatever it was, the classifier does not stay TRAINING, and the operator gets the traceback
+        log.exception("training_failed", job=job.id)
+        ended |= {"status": "IN_ERROR", "message": "The training failed on an error of the server."}
+        state = State.FAILED
+    return Done(state, None, {}, [Change(RESOURCE, name, {**ended, "ended": clock()}), Change(STOPS, job.id, None)])
+
+
+def _learnt(
+    kept: Mapping[str, Any], name: str, job: Job, backend: Backend, clock: Callable[[], float]
+) -> dict[str, Any]:
+    def given_up() -> bool:
+        return backend.store.resource(STOPS, job.id) is not None
+
+    rows, tests = comprehend_training_data.rows(kept["input"], kept["mode"], backend.s3)
+    task, folder = _MODES[kept["mode"]], backend.models.folder
+    learnt = backend.trainer.run_until(given_up, learn, folder, rows, tests, task, f"{ARN_KIND}/{name}")
+    found = {"learnt": clock(), "digest": learnt.digest, "metadata": _metadata(learnt)}
+    if kept["output"].get("S3Uri"):
+        uri = f"{kept['output']['S3Uri'].rstrip('/')}/{job.id.replace('-', '')}/output/output.tar.gz"
+        content = orjson.dumps(_confusion(learnt))
+        with archive("confusion_matrix.json", io.BytesIO(content), len(content)) as packed:
+            backend.s3.write(uri, packed)
+        found["output"] = {**kept["output"], "S3Uri": uri}
     if learnt.warnings:
-        trained["message"] = " ".join(learnt.warnings)
-    return Done(State.SUCCEEDED, None, {}, [Change(RESOURCE, name, trained)])
+        found["message"] = " ".join(learnt.warnings)
+    return {**found, "status": "TRAINED_WITH_WARNING" if learnt.warnings else "TRAINED"}
 
 
-def archive(name: str, content: bytes) -> bytes:
-    """A `.tar.gz` with one member."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as made:
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        made.addfile(member, io.BytesIO(content))
-    return file.getvalue()
+def delete(job: Job, backend: Backend) -> Done:
+    """Remove the model of a classifier that is to be gone, unless another stands for it, and the classifier."""
+    name = orjson.loads(job.about)["name"]
+    kept = backend.store.resource(RESOURCE, name)
+    if kept is None or kept["status"] != "DELETING":
+        return Done(State.CANCELLED, None, {})
+    others = [one.get("digest") for each, one in backend.store.resources(RESOURCE).items() if each != name]
+    deployed = [digest for project in backend.store.projects.values() for digest in project.deployments.values()]
+    endpoints = [one["digest"] for one in backend.store.resources("comprehend/endpoint").values()]
+    if kept.get("digest") and kept["digest"] not in {*others, *deployed, *endpoints}:
+        try:
+            backend.models.remove(kept["digest"])
+        except OSError as error:
+            log.warning("model_left", model=kept["digest"], reason=error.strerror)
+    gone = [Change(RESOURCE, name, None), comprehend_tags.last(ARN_KIND, name)]
+    return Done(State.SUCCEEDED, None, {}, gone)
+
+
+@contextmanager
+def archive(name: str, content: IO[bytes], size: int) -> Iterator[IO[bytes]]:
+    """A `.tar.gz` with one member, to be read while the context lasts."""
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+        with tarfile.open(fileobj=file, mode="w:gz") as made:
+            member = tarfile.TarInfo(name)
+            member.size = size
+            made.addfile(member, content)
+        file.seek(0)
+        yield file
+
+
+def _models(endpoint: Mapping[str, Any]) -> set[str]:
+    """The classifiers that an endpoint has, and is to have."""
+    return {endpoint["model"], (endpoint["desired"] or endpoint)["model"]}
 
 
 def _base(of: str) -> str:
     return of.split(":document-classifier/")[1].partition("/")[0]
-
-
-def _input(config: Mapping[str, Any]) -> dict[str, Any]:
-    form = text(config, "DataFormat", "COMPREHEND_CSV|AUGMENTED_MANIFEST") or "COMPREHEND_CSV"
-    if form == "COMPREHEND_CSV":
-        needed(text(config, "S3Uri", _S3, 1024), "InputDataConfig.S3Uri")
-    else:
-        manifests = config.get("AugmentedManifests")
-        if not isinstance(manifests, list) or not manifests:
-            raise invalid("InputDataConfig.AugmentedManifests is missing.")
-        for manifest in manifests:
-            if not isinstance(manifest, dict):
-                raise invalid("A manifest is to be a structure.")
-            needed(text(manifest, "S3Uri", _S3, 1024), "AugmentedManifests.S3Uri")
-            names = manifest.get("AttributeNames")
-            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-                raise invalid("AugmentedManifests.AttributeNames is missing.")
-            text(manifest, "Split", "TRAIN|TEST")
-    text(config, "TestS3Uri", _S3, 1024)
-    text(config, "LabelDelimiter", r"[ ~!@#$%^*\-_+=|\\:;\t>?/]")
-    if text(config, "DocumentType", "PLAIN_TEXT_DOCUMENT|SEMI_STRUCTURED_DOCUMENT") == "SEMI_STRUCTURED_DOCUMENT":
-        raise Failure("InvalidRequestException", "Models of semi-structured documents are not trained here.")
-    return {**config, "DataFormat": form}
-
-
-def _rows(config: Mapping[str, Any], mode: str, s3: S3) -> tuple[Sequence[Example], Sequence[Example]]:
-    """What to learn from, and what to test on."""
-    delimiter = (config.get("LabelDelimiter") or "|") if mode == "MULTI_LABEL" else None
-    if config["DataFormat"] == "AUGMENTED_MANIFEST":
-        manifests = config["AugmentedManifests"]
-        rows = [row for one in manifests if one.get("Split") != "TEST" for row in _manifest(one, s3)]
-        tests = [row for one in manifests if one.get("Split") == "TEST" for row in _manifest(one, s3)]
-    else:
-        rows = list(_csv(config["S3Uri"], delimiter, s3))
-        tests = list(_csv(config["TestS3Uri"], delimiter, s3)) if config.get("TestS3Uri") else []
-    if not rows:
-        raise ExamplesError("there are no labelled documents")
-    if tests:
-        return rows, tests
-    apart = [number % _EVERY == _EVERY - 1 and len(rows) >= 2 * _EVERY for number in range(len(rows))]
-    kept = [row for row, is_apart in zip(rows, apart, strict=True) if not is_apart]
-    return kept, [row for row, is_apart in zip(rows, apart, strict=True) if is_apart]
-
-
-def _csv(uri: str, delimiter: str | None, s3: S3) -> Iterator[Example]:
-    for key, content in s3.read(uri):
-        try:
-            lines = io.StringIO(content.decode("utf-8-sig"), newline="")
-        except UnicodeDecodeError:
-            raise ExamplesError(f"{key} is not UTF-8 text") from None
-        try:
-            for number, row in enumerate(csv.reader(lines), start=1):
-                if not row:
-                    continue
-                if len(row) != 2 or not row[0] or not row[1]:
-                    raise ExamplesError(f"{key}, row {number}: is to have two columns, label and text")
-                labels = row[0].split(delimiter) if delimiter else [row[0]]
-                yield Example(f"{key}:{number}", row[1], tuple(sorted(set(filter(None, labels)))))
-        except csv.Error as error:
-            raise ExamplesError(f"{key} is not a CSV file: {error}") from None
-
-
-def _manifest(manifest: Mapping[str, Any], s3: S3) -> Iterator[Example]:
-    for key, content in s3.read(manifest["S3Uri"]):
-        for number, line in enumerate(content.splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = orjson.loads(line)
-                labels = {label for name in manifest["AttributeNames"] for label in _labels(row, name)}
-                document = row["source"]
-            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-                raise ExamplesError(f"{key}, line {number}: is not a row of an augmented manifest") from None
-            if not isinstance(document, str) or not all(isinstance(label, str) for label in labels):
-                raise ExamplesError(f"{key}, line {number}: has no text, or labels that are none")
-            yield Example(f"{key}:{number}", document, tuple(sorted(labels)))
-
-
-def _labels(row: Mapping[str, Any], name: str) -> Sequence[str]:
-    about = row.get(f"{name}-metadata")
-    if about is None:
-        return ()
-    return list(about["class-map"].values()) if "class-map" in about else [about["class-name"]]
 
 
 def _metadata(learnt: Learnt) -> dict[str, Any]:

@@ -136,8 +136,13 @@ class Jobs:
         *,
         lifetime: float = LIFETIME,
         job_id: str | None = None,
+        changes: Sequence[Change] = (),
+        instead_of: Job | None = None,
     ) -> Job:
-        """Accept a job, to be kept for `lifetime` seconds: it is on disk when this returns. Raises `Unavailable`."""
+        """Accept a job, to be kept for `lifetime` seconds: it is on disk when this returns. Raises `Unavailable`.
+
+        `changes` come about with it, or not at all; so does the end of the job that it takes the place of.
+        """
         now = self.clock()
         slow = fault.job_seconds if fault and fault.job == "slow" else 0.0
         job = Job(
@@ -157,10 +162,14 @@ class Jobs:
         if self._live_bytes + len(request) > MOST_WAITING:
             raise Unavailable("more jobs are waiting than the server holds", retry_after=1.0)
         self._live_bytes += len(request)
+        ended = self._cancelled(instead_of) if instead_of else None
         try:
-            await self._store.add(job)
+            await self._store.add(job, changes, ended)
         except BaseException:
             self._live_bytes -= len(request)
+            if instead_of:
+                self._live_bytes += len(instead_of.request or b"")
+                self._enqueue(instead_of)
             raise
         self._enqueue(job)
         return job
@@ -178,11 +187,13 @@ class Jobs:
         kept = [self._live.get(job.id) or self._young.get(job.id) or job for job in await self._store.of_kind(kind)]
         return [job for job in kept if now < job.expires]
 
-    async def cancel(self, job: Job) -> None:
-        """End a job without a result; what is being done of it comes to nothing."""
-        ended = replace(job, state=State.CANCELLED, updated=self.clock(), result=None, request=None)
-        self._leave(ended)
-        await self._store.end(ended)
+    def pending(self, kind: str) -> list[Job]:
+        """The jobs of one kind that have not ended."""
+        return [job for job in self._live.values() if job.kind == kind]
+
+    async def cancel(self, job: Job, changes: Sequence[Change] = ()) -> None:
+        """End a job without a result; what is being done of it comes to nothing. `changes` come about with its end."""
+        await self._store.end(self._cancelled(job), changes)
 
     async def forget(self, job: Job) -> None:
         """Delete a job as if it had expired; what is being done of it comes to nothing."""
@@ -200,6 +211,11 @@ class Jobs:
         self._live[job.id] = job
         (self._long_queue if job.kind in self._trainings else self._queue).put_nowait(job.id)
 
+    def _cancelled(self, job: Job) -> Job:
+        ended = replace(job, state=State.CANCELLED, updated=self.clock(), result=None, request=None)
+        self._leave(ended)
+        return ended
+
     def _leave(self, ended: Job) -> None:
         live = self._live.pop(ended.id, None)
         self._live_bytes -= len(live.request or b"") if live else 0
@@ -213,7 +229,7 @@ class Jobs:
             job_id = await queue.get()
             if job_id not in self._live:  # cancelled while it waited
                 continue
-            job = self._live[job_id] = replace(self._live[job_id], state=State.RUNNING)
+            job = self._live[job_id] = replace(self._live[job_id], state=State.RUNNING, updated=self.clock())
             done = await loop.run_in_executor(threads, self._do, job)
             if done is None or job_id not in self._live:  # left to the next run, or cancelled while it was done
                 continue

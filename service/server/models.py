@@ -38,6 +38,10 @@ class Models:
         with suppress(FileNotFoundError):
             (self.folder / digest).rmdir()
 
+    def unload(self, digest: str) -> None:
+        """Free the memory of a model; it is loaded again when it is asked for."""
+        self._loaded.pop(digest, None)
+
     def has(self, digest: str) -> bool:
         """Whether the folder holds a model."""
         return (self.folder / digest / FILE_NAME).is_file()

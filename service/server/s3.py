@@ -7,14 +7,15 @@ AWS's.
 import re
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-LARGEST = 512 * 2**20
-"""Bytes that are read for one training or job; the service takes 5 GB, which do not fit here."""
+LARGEST = 5 * 2**30
+"""Bytes that may be read for one training or job, as in the service."""
 
 _URI = re.compile(r"s3://([a-z0-9][.\-a-z0-9]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
 
@@ -23,11 +24,11 @@ class ObjectError(Exception):
     """Objects cannot be read or written; the message says which and why."""
 
 
-class Object(NamedTuple):
-    """An object: its key, and what it holds."""
+class Listed(NamedTuple):
+    """An object: its key, and its size in bytes."""
 
     key: str
-    content: bytes
+    size: int
 
 
 class S3:
@@ -38,28 +39,34 @@ class S3:
         self._made: Any = None
         self._making = threading.Lock()
 
-    def read(self, uri: str) -> Iterator[Object]:
-        """The object of an URI, or all whose keys begin with it; raises `ObjectError`."""
+    def objects(self, uri: str, largest: int = LARGEST) -> list[Listed]:
+        """The object of an URI, or all whose keys begin with it, of so many bytes at most; raises `ObjectError`."""
         bucket, prefix = split(uri)
-        room, found = LARGEST, False
-        try:
+        found, room = [], largest
+        with _reading(uri):
             for page in self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for listed in page.get("Contents", ()):
-                    room -= listed["Size"]
-                    if room < 0:
-                        raise ObjectError(f"{uri}: more than {LARGEST:,} bytes")
-                    if listed["Key"].endswith("/"):
-                        continue
-                    found = True
-                    yield Object(
-                        listed["Key"], self._client().get_object(Bucket=bucket, Key=listed["Key"])["Body"].read()
-                    )
-        except (BotoCoreError, ClientError) as error:
-            raise ObjectError(f"{uri} cannot be read: {_reason(error)}") from None
+                    if not listed["Key"].endswith("/"):
+                        found.append(Listed(listed["Key"], listed["Size"]))
+                        room -= listed["Size"]
+                if room < 0:
+                    raise ObjectError(f"{uri}: more than {largest:,} bytes")
         if not found:
             raise ObjectError(f"{uri}: there is no such object")
+        return found
 
-    def write(self, uri: str, content: bytes) -> None:
+    @contextmanager
+    def opened(self, uri: str, key: str) -> Iterator[IO[bytes]]:
+        """An object of those listed for an URI, to be read while the context lasts; raises `ObjectError`."""
+        bucket, _ = split(uri)
+        with _reading(f"s3://{bucket}/{key}"):
+            body = self._client().get_object(Bucket=bucket, Key=key)["Body"]
+            try:
+                yield body
+            finally:
+                body.close()
+
+    def write(self, uri: str, content: IO[bytes]) -> None:
         """Put an object; raises `ObjectError`."""
         bucket, key = split(uri)
         try:
@@ -88,6 +95,14 @@ def split(uri: str) -> tuple[str, str]:
     if found is None:
         raise ObjectError(f"{uri!r} is not s3://BUCKET/KEY")
     return found[1], found[2] or ""
+
+
+@contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise ObjectError(f"{uri} cannot be read: {_reason(error)}") from None
 
 
 def _reason(error: BotoCoreError | ClientError) -> str:

@@ -223,10 +223,21 @@ class Store:
         await self._ask(lambda connection: _write_changes(connection, rows))
         self._remember(changes)
 
-    async def add(self, job: Job) -> None:
-        """Keep a new job; it is on disk when this returns."""
-        row = _row(job)
-        await self._ask(lambda connection: connection.execute(_INSERT, row).close())
+    async def add(self, job: Job, changes: Sequence[Change] = (), ended: Job | None = None) -> None:
+        """Keep a new job, what changes with it, and how the one ended that it takes the place of: all or nothing.
+
+        On disk when this returns.
+        """
+        row, rows = _row(job), [_change_row(change) for change in changes]
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute(_INSERT, row)
+            _write_changes(connection, rows)
+            if ended is not None:
+                _write_end(connection, ended, [])
+
+        await self._ask(write)
+        self._remember(changes)
 
     async def find(self, job_id: str) -> Job | None:
         """A job by its id."""
@@ -243,9 +254,11 @@ class Store:
             lambda connection: _read_jobs(connection, "WHERE request IS NOT NULL ORDER BY created", [])
         )
 
-    async def end(self, job: Job) -> None:
-        """Keep how a job ended and forget its request; on disk when this returns."""
-        await self._ask(lambda connection: _write_end(connection, job, []))
+    async def end(self, job: Job, changes: Sequence[Change] = ()) -> None:
+        """Keep how a job ended and what changes with it, and forget its request; on disk when this returns."""
+        rows = [_change_row(change) for change in changes]
+        await self._ask(lambda connection: _write_end(connection, job, rows))
+        self._remember(changes)
 
     async def forget(self, job_id: str) -> None:
         """Delete a job; gone from disk when this returns."""

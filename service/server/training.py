@@ -7,7 +7,7 @@ of them and stays; one that dies (killed for want of memory) fails its training 
 import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,18 @@ from service.model.evaluate import Evaluation, evaluate
 from service.model.examples import Example, ExamplesError
 from service.server.jobs import Interrupted
 
+LOOK_UP = 0.05  # seconds after which a training that may be given up looks whether it is
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class TrainingFailed(Exception):
     """Nothing was learnt, for a reason that the message tells the operator or the client."""
+
+
+class GivenUp(Exception):
+    """Nothing was learnt, as was wished: its process was ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +66,24 @@ class Trainer:
             self._closed = True
             pool, self._pool = self._pool, None
         if pool is not None:
-            for process in list(pool._processes.values()):  # noqa: SLF001  what it is at may take minutes, and is redone
-                process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
+            _end(pool)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the context has ended: whatever takes long is to be left to the next run."""
+        return self._closed
 
     def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What a function gives for arguments, all of which can be pickled.
 
         Raises what it raises, `TrainingFailed` where its process died, and `Interrupted` where the context ends.
         """
+        return self.run_until(_never, work, *arguments, **named)
+
+    def run_until(self, given_up: Callable[[], bool], work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """As `run`, and raises `GivenUp` where it is given up before its end: its process is ended then."""
+        if given_up():
+            raise GivenUp
         with self._lock:
             if self._closed:
                 raise Interrupted
@@ -76,7 +91,15 @@ class Trainer:
                 self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
             pool = self._pool
         try:
-            return pool.submit(work, *arguments, **named).result()
+            future = pool.submit(work, *arguments, **named)
+            while not future.done():
+                wait([future], LOOK_UP)
+                if given_up() and not future.done():
+                    with self._lock:
+                        self._pool = None if self._pool is pool else self._pool
+                    _end(pool)
+                    raise GivenUp
+            return future.result()
         except (BrokenProcessPool, CancelledError):
             with self._lock:
                 if self._closed:
@@ -84,6 +107,16 @@ class Trainer:
                 if self._pool is pool:
                     self._pool = None
             raise TrainingFailed("the process that trains was ended from outside; is there enough memory?") from None
+
+
+def _never() -> bool:
+    return False
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    for process in list(pool._processes.values()):  # noqa: SLF001  what it is at may take minutes, and comes to nothing
+        process.terminate()
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def learn(folder: Path, rows: Sequence[Example], tests: Sequence[Example], task: Task, name: str) -> Learnt:

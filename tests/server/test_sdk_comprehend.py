@@ -158,8 +158,8 @@ def test_a_classifier_is_trained_put_into_service_asked_and_deleted(client: Any,
     assert confusion["labels"] == ["account", "billing", "crash"]
     assert sum(map(sum, confusion["confusion_matrix"])) == shown["ClassifierMetadata"]["NumberOfTestDocuments"]
     arn = shown["DocumentClassifierArn"]
-    made = client.create_endpoint(EndpointName="e1", ModelArn=arn, DesiredInferenceUnits=100, ClientRequestToken="t")
-    again = client.create_endpoint(EndpointName="e1", ModelArn=arn, DesiredInferenceUnits=100, ClientRequestToken="t")
+    made = client.create_endpoint(EndpointName="e1", ModelArn=arn, DesiredInferenceUnits=40, ClientRequestToken="t")
+    again = client.create_endpoint(EndpointName="e1", ModelArn=arn, DesiredInferenceUnits=40, ClientRequestToken="t")
     assert made["EndpointArn"] == again["EndpointArn"]
     for endpoint in (made["EndpointArn"], made["EndpointArn"].replace("document-classifier-endpoint", "endpoint")):
         answer = client.classify_document(EndpointArn=endpoint, Text=BILLING)
