@@ -5,6 +5,7 @@ of them and stays; one that dies (killed for want of memory) fails its training 
 """
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor, wait
@@ -88,7 +89,7 @@ class Trainer:
             if self._closed:
                 raise Interrupted
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
             pool = self._pool
         try:
             future = pool.submit(work, *arguments, **named)
@@ -111,6 +112,16 @@ class Trainer:
 
 def _never() -> bool:
     return False
+
+
+def _end_with_parent() -> None:
+    """See that the process that learns does not outlive the server, whatever that died of."""
+    threading.Thread(target=_end_after, args=[multiprocessing.parent_process()], daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

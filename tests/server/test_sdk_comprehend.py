@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 import boto3
@@ -46,7 +47,7 @@ def s3() -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def served(data: Path, s3_url: str, *options: str) -> Iterator[str]:
+def served(data: Path, s3_url: str, *options: str, end: int = SIGTERM) -> Iterator[str]:
     given = {
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
@@ -55,8 +56,9 @@ def served(data: Path, s3_url: str, *options: str) -> Iterator[str]:
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:
-        with process(data, "--s3-endpoint-url", s3_url, *options) as (url, _):
+        with process(data, "--s3-endpoint-url", s3_url, *options) as (url, running):
             yield url
+            running.send_signal(end)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -116,8 +118,15 @@ def until(ask: Any, wanted: set[str], unwanted: set[str]) -> dict[str, Any]:
     raise AssertionError(shown)
 
 
+def described(client: Any, job: str) -> dict[str, Any]:
+    shown: dict[str, Any] = client.describe_document_classification_job(JobId=job)
+    properties: dict[str, Any] = shown["DocumentClassificationJobProperties"]
+    return properties
+
+
 def trained(client: Any, name: str, key: str, mode: str = "MULTI_CLASS", **more: Any) -> dict[str, Any]:
     config = {"S3Uri": f"s3://{BUCKET}/{key}"}
+    unwanted = more.pop("unwanted", {"IN_ERROR", "STOPPED"})
     made = client.create_document_classifier(
         DocumentClassifierName=name,
         DataAccessRoleArn=ROLE,
@@ -130,8 +139,29 @@ def trained(client: Any, name: str, key: str, mode: str = "MULTI_CLASS", **more:
     return until(
         lambda: client.describe_document_classifier(DocumentClassifierArn=arn)["DocumentClassifierProperties"],
         {"TRAINED", "TRAINED_WITH_WARNING"},
-        {"IN_ERROR", "STOPPED"},
+        unwanted,
     )
+
+
+def in_service(client: Any, name: str, arn: str, units: int, **more: Any) -> str:
+    made = client.create_endpoint(EndpointName=name, ModelArn=arn, DesiredInferenceUnits=units, **more)
+    assert made["ModelArn"] == arn
+    return ready(client, made["EndpointArn"])
+
+
+def ready(client: Any, endpoint: str) -> str:
+    def ask() -> dict[str, Any]:
+        shown: dict[str, Any] = client.describe_endpoint(EndpointArn=endpoint)["EndpointProperties"]
+        return shown
+
+    until(ask, {"IN_SERVICE"}, {"FAILED", "DELETING"})
+    return endpoint
+
+
+def gone(client: Any, ask: Any) -> None:
+    """Ask until there is no such resource any more."""
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        until(lambda: next(one for one in ask().values() if "Status" in one), set(), {"IN_SERVICE", "TRAINED"})
 
 
 def member(client: Any, uri: str) -> bytes:
@@ -158,7 +188,7 @@ def test_a_classifier_is_trained_put_into_service_asked_and_deleted(client: Any,
     assert confusion["labels"] == ["account", "billing", "crash"]
     assert sum(map(sum, confusion["confusion_matrix"])) == shown["ClassifierMetadata"]["NumberOfTestDocuments"]
     arn = shown["DocumentClassifierArn"]
-    made = client.create_endpoint(EndpointName="e1", ModelArn=arn, DesiredInferenceUnits=40, ClientRequestToken="t")
+    made = {"EndpointArn": in_service(client, "e1", arn, 40, ClientRequestToken="t")}
     again = client.create_endpoint(EndpointName="e1", ModelArn=arn, DesiredInferenceUnits=40, ClientRequestToken="t")
     assert made["EndpointArn"] == again["EndpointArn"]
     for endpoint in (made["EndpointArn"], made["EndpointArn"].replace("document-classifier-endpoint", "endpoint")):
@@ -168,19 +198,20 @@ def test_a_classifier_is_trained_put_into_service_asked_and_deleted(client: Any,
     properties = client.describe_endpoint(EndpointArn=made["EndpointArn"])["EndpointProperties"]
     assert (properties["Status"], properties["CurrentInferenceUnits"], properties["ModelArn"]) == (
         "IN_SERVICE",
-        100,
+        40,
         arn,
     )
     client.update_endpoint(EndpointArn=made["EndpointArn"], DesiredInferenceUnits=2)
+    ready(client, made["EndpointArn"])
     listed = client.list_endpoints(Filter={"ModelArn": arn})["EndpointPropertiesList"]
     assert [(one["EndpointArn"], one["DesiredInferenceUnits"]) for one in listed] == [(made["EndpointArn"], 2)]
     with pytest.raises(ClientError) as refused:
         client.delete_document_classifier(DocumentClassifierArn=arn)
     assert code(refused) == ("ResourceInUseException", 400)
     client.delete_endpoint(EndpointArn=made["EndpointArn"])
+    gone(client, lambda: client.describe_endpoint(EndpointArn=made["EndpointArn"]))
     client.delete_document_classifier(DocumentClassifierArn=arn)
-    with pytest.raises(client.exceptions.ResourceNotFoundException):
-        client.describe_document_classifier(DocumentClassifierArn=arn)
+    gone(client, lambda: client.describe_document_classifier(DocumentClassifierArn=arn))
 
 
 def test_labels_that_apply_are_learnt_from_a_manifest_and_a_table(client: Any, s3: tuple[str, Any]) -> None:
@@ -196,7 +227,7 @@ def test_labels_that_apply_are_learnt_from_a_manifest_and_a_table(client: Any, s
     confusion = json.loads(member(s3[1], shown["OutputDataConfig"]["S3Uri"]))
     assert [sum(map(sum, one)) for one in confusion["confusion_matrix"]] == [27] * len(confusion["labels"])
     arn = shown["DocumentClassifierArn"]
-    endpoint = client.create_endpoint(EndpointName="multi", ModelArn=arn, DesiredInferenceUnits=50)["EndpointArn"]
+    endpoint = in_service(client, "multi", arn, 50)
     answer = client.classify_document(EndpointArn=endpoint, Text=f"{BILLING} and {CRASH}")
     assert "Classes" not in answer
     assert {one["Name"] for one in answer["Labels"]} >= {"billing", "crash"}
@@ -279,7 +310,7 @@ def test_documents_come_as_text_or_as_bytes(client: Any) -> None:
 def test_inference_units_throttle(client: Any, s3: tuple[str, Any]) -> None:
     s3[1].put_object(Bucket=BUCKET, Key="train/slow.csv", Body=table(SINGLE))
     arn = trained(client, "slow", "train/slow.csv")["DocumentClassifierArn"]
-    endpoint = client.create_endpoint(EndpointName="slow", ModelArn=arn, DesiredInferenceUnits=1)["EndpointArn"]
+    endpoint = in_service(client, "slow", arn, 1)
     refused, answered = [], 0
     for _ in range(10):
         try:
@@ -306,9 +337,23 @@ def test_trainings_fail_stop_and_are_listed(client: Any, s3: tuple[str, Any]) ->
     made = client.create_document_classifier(DocumentClassifierName="many", VersionName="v1", **given)
     arn = made["DocumentClassifierArn"]
     assert arn.endswith(":document-classifier/many/version/v1")
+
+    def ask() -> dict[str, Any]:
+        shown: dict[str, Any] = client.describe_document_classifier(DocumentClassifierArn=arn)
+        properties: dict[str, Any] = shown["DocumentClassifierProperties"]
+        return properties
+
+    began = until(ask, {"TRAINING"}, {"TRAINED"})
+    assert began["TrainingStartTime"] >= began["SubmitTime"]
+    assert "EndTime" not in began
     client.stop_training_document_classifier(DocumentClassifierArn=arn)
-    shown = client.describe_document_classifier(DocumentClassifierArn=arn)["DocumentClassifierProperties"]
-    assert shown["Status"] in {"STOPPED", "TRAINED", "TRAINED_WITH_WARNING"}
+    assert ask()["Status"] in {"STOP_REQUESTED", "STOPPED"}
+    shown = until(ask, {"STOPPED"}, {"TRAINED", "TRAINED_WITH_WARNING", "IN_ERROR"})
+    assert shown["TrainingStartTime"] == began["TrainingStartTime"]
+    assert shown["EndTime"] >= shown["TrainingStartTime"]
+    assert "TrainingEndTime" not in shown
+    client.stop_training_document_classifier(DocumentClassifierArn=arn)
+    assert ask() == shown
     with pytest.raises(client.exceptions.ResourceInUseException):
         client.create_document_classifier(DocumentClassifierName="many", VersionName="v1", **given)
     failed = client.list_document_classifiers(Filter={"Status": "IN_ERROR"})["DocumentClassifierPropertiesList"]
@@ -338,12 +383,116 @@ def test_who_may_not_ask_and_what_is_not_there(url: str, client: Any) -> None:
         assert code(refused) == ("ValidationException", 400)
 
 
+def test_two_filters_a_reused_token_and_what_is_too_much_are_refused(client: Any, s3: tuple[str, Any]) -> None:
+    early = {"SubmitTimeAfter": 0, "SubmitTimeBefore": 2_000_000_000}
+    for ask in (client.list_document_classifiers, client.list_document_classification_jobs):
+        with pytest.raises(client.exceptions.InvalidFilterException):
+            ask(Filter=early)
+    with pytest.raises(client.exceptions.InvalidRequestException):
+        client.list_endpoints(Filter={"CreationTimeAfter": 0, "Status": "IN_SERVICE"})
+    given = {"DataAccessRoleArn": ROLE, "InputDataConfig": {"S3Uri": f"s3://{BUCKET}/nowhere"}}
+    token = {"ClientRequestToken": "of-one-training", "LanguageCode": "en"}
+    made = client.create_document_classifier(DocumentClassifierName="first", **token, **given)
+    assert client.create_document_classifier(DocumentClassifierName="first", **token, **given)[
+        "DocumentClassifierArn"
+    ] == (made["DocumentClassifierArn"])
+    for name, mode in (("first", "MULTI_LABEL"), ("second", "MULTI_CLASS")):
+        with pytest.raises(client.exceptions.ResourceInUseException):
+            client.create_document_classifier(DocumentClassifierName=name, Mode=mode, **token, **given)
+    with pytest.raises(client.exceptions.UnsupportedLanguageException):
+        client.create_document_classifier(DocumentClassifierName="third", LanguageCode="ja", **given)
+    with pytest.raises(client.exceptions.KmsKeyValidationException):
+        client.create_document_classifier(
+            DocumentClassifierName="third", LanguageCode="en", ModelKmsKeyId="a key", **given
+        )
+    tags = [{"Key": f"key {number}"} for number in range(51)]
+    with pytest.raises(client.exceptions.TooManyTagsException):
+        client.create_document_classifier(DocumentClassifierName="third", LanguageCode="en", Tags=tags, **given)
+
+
+def test_tags_are_given_and_taken(client: Any) -> None:
+    arn = "arn:aws:comprehend:eu-west-1:000000000000:document-classifier-endpoint/ready"
+    client.tag_resource(ResourceArn=arn, Tags=[{"Key": "team", "Value": "support"}, {"Key": "empty"}])
+    client.tag_resource(ResourceArn=arn, Tags=[{"Key": "team", "Value": "sales"}])
+    shown = client.list_tags_for_resource(ResourceArn=arn)
+    assert shown["ResourceArn"] == arn
+    assert shown["Tags"] == [{"Key": "team", "Value": "sales"}, {"Key": "empty", "Value": ""}]
+    with pytest.raises(client.exceptions.TooManyTagsException):
+        client.tag_resource(ResourceArn=arn, Tags=[{"Key": f"key {number}"} for number in range(49)])
+    with pytest.raises(client.exceptions.TooManyTagKeysException):
+        client.untag_resource(ResourceArn=arn, TagKeys=[f"key {number}" for number in range(51)])
+    client.untag_resource(ResourceArn=arn, TagKeys=["team", "never there"])
+    assert client.list_tags_for_resource(ResourceArn=arn)["Tags"] == [{"Key": "empty", "Value": ""}]
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.list_tags_for_resource(ResourceArn=arn.replace("ready", "nobody"))
+
+
+def test_no_operation_stops_a_classification_job(client: Any) -> None:
+    assert not any("StopDocumentClassification" in name for name in client.meta.service_model.operation_names)
+    with pytest.raises(ClientError) as refused:
+        client.stop_entities_detection_job(JobId="0" * 32)
+    assert code(refused) == ("UnknownOperationException", 400)
+
+
+@pytest.mark.parametrize("signal", [SIGKILL, SIGTERM])
+def test_what_was_under_way_when_the_server_ended_is_done_once(
+    signal: int, tmp_path: Path, s3: tuple[str, Any]
+) -> None:
+    folder = f"restart-{signal}"
+    s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/few.csv", Body=table(SINGLE))
+    s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/many.csv", Body=table(SINGLE * 40))
+    s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/lines.txt", Body=f"{BILLING}\n{CRASH}\n".encode() * 20_000)
+    out = {"OutputDataConfig": {"S3Uri": f"s3://{BUCKET}/{folder}/out"}}
+
+    def written() -> list[str]:
+        return [one["Key"] for one in s3[1].list_objects_v2(Bucket=BUCKET, Prefix=f"{folder}/out").get("Contents", [])]
+
+    with served(tmp_path, s3[0], end=signal) as url:
+        client = comprehend(url)
+        arn = trained(client, "few", f"{folder}/few.csv")["DocumentClassifierArn"]
+        job = client.start_document_classification_job(
+            DocumentClassifierArn=arn,
+            DataAccessRoleArn=ROLE,
+            InputDataConfig={"S3Uri": f"s3://{BUCKET}/{folder}/lines.txt"},
+            ClientRequestToken="once",
+            **out,
+        )["JobId"]
+        until(lambda: described(client, job), {"IN_PROGRESS"}, {"COMPLETED"})
+        client.close()
+    assert not written()
+    with served(tmp_path, s3[0], end=signal) as url:
+        client = comprehend(url)
+        assert described(client, job)["JobStatus"] in {"SUBMITTED", "IN_PROGRESS"}
+        shown = until(lambda: described(client, job), {"COMPLETED"}, {"FAILED"})
+        assert member(s3[1], shown["OutputDataConfig"]["S3Uri"]).count(b"\n") == 40_000
+        assert len(client.list_document_classification_jobs()["DocumentClassificationJobPropertiesList"]) == 1
+        assert len(written()) == 1
+        with pytest.raises(AssertionError, match="TRAINING"):  # it is left in mid-training
+            trained(client, "many", f"{folder}/many.csv", unwanted={"TRAINING"}, **out)
+        client.close()
+    assert len(written()) == 1
+    with served(tmp_path, s3[0]) as url:
+        client = comprehend(url)
+        assert described(client, job) == shown
+        many = arn.replace("few", "many")
+
+        def ask() -> dict[str, Any]:
+            properties: dict[str, Any] = client.describe_document_classifier(DocumentClassifierArn=many)
+            found: dict[str, Any] = properties["DocumentClassifierProperties"]
+            return found
+
+        assert until(ask, {"TRAINED", "TRAINED_WITH_WARNING"}, {"IN_ERROR", "STOPPED"})["ClassifierMetadata"]
+        assert len(client.list_document_classifiers()["DocumentClassifierPropertiesList"]) == 2
+        assert len(written()) == 2
+        client.close()
+
+
 def test_what_was_made_survives_a_restart(tmp_path: Path, s3: tuple[str, Any]) -> None:
     s3[1].put_object(Bucket=BUCKET, Key="train/again.csv", Body=table(SINGLE))
     with served(tmp_path, s3[0]) as url:
         client = comprehend(url)
         arn = trained(client, "again", "train/again.csv")["DocumentClassifierArn"]
-        endpoint = client.create_endpoint(EndpointName="again", ModelArn=arn, DesiredInferenceUnits=9)["EndpointArn"]
+        endpoint = in_service(client, "again", arn, 9)
         client.close()
     with served(tmp_path, s3[0]) as url:
         client = comprehend(url)
@@ -362,7 +511,10 @@ def test_the_pages_requests_are_answered_in_the_order_printed(url: str, s3: tupl
         ModelArn=f"{account}:model/example",
         Tags=[{"Key": "My1stTag", "Value": "Value1"}],
     )
-    assert made["EndpointArn"].endswith(":document-classifier-endpoint/example")
+    assert ready(client, made["EndpointArn"]).endswith(":document-classifier-endpoint/example")
+    assert client.list_tags_for_resource(ResourceArn=made["EndpointArn"])["Tags"] == [
+        {"Key": "My1stTag", "Value": "Value1"}
+    ]
     titanic = "The maiden voyage of the White Star liner Titanic, the largest ship ever launched ended in disaster."
     answer = client.classify_document(EndpointArn=f"{account}:endpoint/example", Text=titanic)
     assert all(0 <= one["Score"] <= 1 and one["Name"] for one in answer["Classes"])
