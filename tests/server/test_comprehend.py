@@ -1,29 +1,14 @@
 """The front of Comprehend and its endpoints, over ASGI."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from service.errors import Misconfigured
-from service.server import comprehend_endpoints
 from service.server.app import Endpoint
+from tests.server.comprehend import ENDPOINT, registered, well
+from tests.server.comprehend import asked as ask
 from tests.server.conftest import BILLING, KEY, Serve, Server
-
-ENDPOINT = "arn:aws:comprehend:us-east-1:000000000000:document-classifier-endpoint/kept"
-
-
-async def registered(server: Server, units: int | None = None) -> Server:
-    digest = server.store.projects["tickets"].deployments["production"]
-    await comprehend_endpoints.register(server.backend, "kept", digest, server.clock(), units)
-    return server
-
-
-async def ask(server: Server, operation: str, path: str = "/", **given: Any) -> httpx.Response:
-    headers = {"X-Amz-Target": f"Comprehend_20171127.{operation}", "Content-Type": "application/x-amz-json-1.1"}
-    return await server.client.post(path, content=json.dumps(given), headers=headers)
 
 
 async def classified(server: Server, text: str) -> int:
@@ -98,6 +83,22 @@ async def test_without_units_nothing_is_throttled(serve: Serve) -> None:
     async with serve(keys=()) as server:
         await registered(server)
         assert {await classified(server, "a" * 1000) for _ in range(20)} == {200}
+
+
+async def test_documented_rates_are_kept_where_they_are_asked_for(serve: Serve) -> None:
+    async with serve(keys=(), documented_rates=True, works=False) as server:
+        codes = [(await ask(server, "ListDocumentClassifiers")).json().get("__type") for _ in range(12)]
+        assert codes[:10] == [None] * 10
+        assert "TooManyRequestsException" in codes
+        job = {"ResourceArn": f"{ENDPOINT}s", "TagKeys": []}
+        codes = [(await ask(server, "UntagResource", **job)).json()["__type"] for _ in range(2)]
+        assert codes == ["ResourceNotFoundException", "ThrottlingException"]
+
+
+async def test_otherwise_no_rates_are_kept(serve: Serve) -> None:
+    async with serve(keys=(), works=False) as server:
+        for _ in range(15):
+            await well(server, "ListDocumentClassifiers")
 
 
 def test_an_endpoint_may_have_units() -> None:

@@ -17,17 +17,22 @@ from tests.server.test_fuzz import Asking, headers, json_values
 FAST = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ARN = "arn:aws:comprehend:us-east-1:000000000000"
 ENDPOINT, CLASSIFIER = f"{ARN}:document-classifier-endpoint/kept", f"{ARN}:document-classifier/kept"
-TIMES = {"CreationTimeBefore": 2e9, "CreationTimeAfter": 0}
 PAGE = {"MaxResults": 2, "NextToken": "MA=="}
-READER = {"DocumentReadAction": "TEXTRACT_DETECT_DOCUMENT_TEXT", "DocumentReadMode": "SERVICE_DEFAULT"}
+READER = {
+    "DocumentReadAction": "TEXTRACT_ANALYZE_DOCUMENT",
+    "DocumentReadMode": "SERVICE_DEFAULT",
+    "FeatureTypes": ["TABLES"],
+}
+TAGS = [{"Key": "k", "Value": "v"}]
+VPC = {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}
+KMS = "alias/key"
 ROLE = "arn:aws:iam::111122223333:role/data"
-SUBMITTED = {"SubmitTimeBefore": 2e9, "SubmitTimeAfter": 0}
 BODIES: dict[str, Any] = {
     "ClassifyDocument": {"EndpointArn": ENDPOINT, "Text": "x", "DocumentReaderConfig": READER},
-    "CreateEndpoint": {"EndpointName": "e", "ModelArn": CLASSIFIER, "DesiredInferenceUnits": 1},
+    "CreateEndpoint": {"EndpointName": "e", "ModelArn": CLASSIFIER, "DesiredInferenceUnits": 1, "Tags": TAGS},
     "DescribeEndpoint": {"EndpointArn": ENDPOINT},
     "UpdateEndpoint": {"EndpointArn": f"{ENDPOINT}-not", "DesiredModelArn": CLASSIFIER, "DesiredInferenceUnits": 1},
-    "ListEndpoints": {"Filter": {"ModelArn": CLASSIFIER, "Status": "IN_SERVICE", **TIMES}, **PAGE},
+    "ListEndpoints": {"Filter": {"Status": "IN_SERVICE"}, **PAGE},
     "DeleteEndpoint": {"EndpointArn": f"{ENDPOINT}-not"},
     "CreateDocumentClassifier": {
         "DocumentClassifierName": "c",
@@ -40,11 +45,14 @@ BODIES: dict[str, Any] = {
             "AugmentedManifests": [{"S3Uri": "s3://nowhere/a", "AttributeNames": ["job"], "Split": "TRAIN"}],
             "LabelDelimiter": "|",
         },
-        "OutputDataConfig": {"S3Uri": "s3://nowhere/out"},
+        "OutputDataConfig": {"S3Uri": "s3://nowhere/out", "KmsKeyId": KMS},
         "ClientRequestToken": "token",
+        "ModelKmsKeyId": KMS,
+        "VpcConfig": VPC,
+        "Tags": TAGS,
     },
     "DescribeDocumentClassifier": {"DocumentClassifierArn": CLASSIFIER},
-    "ListDocumentClassifiers": {"Filter": {"Status": "TRAINED", "DocumentClassifierName": "kept", **SUBMITTED}, **PAGE},
+    "ListDocumentClassifiers": {"Filter": {"SubmitTimeAfter": 0}, **PAGE},
     "ListDocumentClassifierSummaries": PAGE,
     "StopTrainingDocumentClassifier": {"DocumentClassifierArn": CLASSIFIER},
     "DeleteDocumentClassifier": {"DocumentClassifierArn": CLASSIFIER},
@@ -56,8 +64,11 @@ BODIES: dict[str, Any] = {
         "JobName": "j",
         "ClientRequestToken": "token",
     },
+    "TagResource": {"ResourceArn": ENDPOINT, "Tags": TAGS},
+    "UntagResource": {"ResourceArn": ENDPOINT, "TagKeys": ["k"]},
+    "ListTagsForResource": {"ResourceArn": ENDPOINT},
     "DescribeDocumentClassificationJob": {"JobId": "0" * 32},
-    "ListDocumentClassificationJobs": {"Filter": {"JobName": "j", "JobStatus": "FAILED", **SUBMITTED}, **PAGE},
+    "ListDocumentClassificationJobs": {"Filter": {"JobName": "j"}, **PAGE},
 }
 
 
