@@ -228,7 +228,9 @@ def test_every_log_event_has_a_meaning_and_every_meaning_an_event() -> None:
 
 def test_the_operations_of_the_tables_are_those_of_the_server() -> None:
     nothing = SimpleNamespace(window=lambda *_: None)
-    backend = cast("Any", SimpleNamespace(**vars(nothing), **dict.fromkeys(("store", "models", "containers"))))
+    backend = cast(
+        "Any", SimpleNamespace(**vars(nothing), **dict.fromkeys(("store", "models", "containers", "comprehend_quotas")))
+    )
     gateway = cast("Gateway", SimpleNamespace(keys=(), telemetry=server_telemetry.Telemetry()))
     served = set()
     for path in app.apis(backend, cast("Any", None), gateway):

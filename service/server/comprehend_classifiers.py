@@ -22,6 +22,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, Any
 
 import orjson
@@ -265,15 +266,14 @@ def train(job: Job, backend: Backend, clock: Callable[[], float]) -> Done:
     try:
         ended |= _learnt(kept, name, job, backend, clock)
         state = State.SUCCEEDED
-    except GivenUp:
-        ended["status"], state = "STOPPED", State.CANCELLED
-    except (ObjectError, ExamplesError, TrainingFailed) as error:
-        ended |= {"status": "IN_ERROR", "message": str(error)}
-        state = State.FAILED
+    except (GivenUp, ObjectError, ExamplesError, TrainingFailed) as error:
+        is_stopped = _is_given_up(job, backend)
+        ended |= {"status": "STOPPED"} if is_stopped else {"status": "IN_ERROR", "message": str(error)}
+        state = State.CANCELLED if is_stopped else State.FAILED
     except Interrupted:
         raise
     except Exception:  # whatever it was, the classifier does not stay TRAINING, and the operator gets the traceback
-        log.exception("training_failed", job=job.id)
+        log.exception("job_failed", job=job.id, kind=KIND)
         ended |= {"status": "IN_ERROR", "message": "The training failed on an error of the server."}
         state = State.FAILED
     return Done(state, None, {}, [Change(RESOURCE, name, {**ended, "ended": clock()}), Change(STOPS, job.id, None)])
@@ -282,11 +282,8 @@ def train(job: Job, backend: Backend, clock: Callable[[], float]) -> Done:
 def _learnt(
     kept: Mapping[str, Any], name: str, job: Job, backend: Backend, clock: Callable[[], float]
 ) -> dict[str, Any]:
-    def given_up() -> bool:
-        return backend.store.resource(STOPS, job.id) is not None
-
     rows, tests = comprehend_training_data.rows(kept["input"], kept["mode"], backend.s3)
-    task, folder = _MODES[kept["mode"]], backend.models.folder
+    task, folder, given_up = _MODES[kept["mode"]], backend.models.folder, partial(_is_given_up, job, backend)
     learnt = backend.trainer.run_until(given_up, learn, folder, rows, tests, task, f"{ARN_KIND}/{name}")
     found = {"learnt": clock(), "digest": learnt.digest, "metadata": _metadata(learnt)}
     if kept["output"].get("S3Uri"):
@@ -298,6 +295,10 @@ def _learnt(
     if learnt.warnings:
         found["message"] = " ".join(learnt.warnings)
     return {**found, "status": "TRAINED_WITH_WARNING" if learnt.warnings else "TRAINED"}
+
+
+def _is_given_up(job: Job, backend: Backend) -> bool:
+    return backend.store.resource(STOPS, job.id) is not None
 
 
 def delete(job: Job, backend: Backend) -> Done:

@@ -90,8 +90,10 @@ async def test_documented_rates_are_kept_where_they_are_asked_for(serve: Serve) 
         codes = [(await ask(server, "ListDocumentClassifiers")).json().get("__type") for _ in range(12)]
         assert codes[:10] == [None] * 10
         assert "TooManyRequestsException" in codes
-        job = {"ResourceArn": f"{ENDPOINT}s", "TagKeys": []}
-        codes = [(await ask(server, "UntagResource", **job)).json()["__type"] for _ in range(2)]
+        codes = [
+            (await ask(server, "UntagResource", ResourceArn=f"{ENDPOINT}s", TagKeys=[])).json()["__type"]
+            for _ in range(2)
+        ]
         assert codes == ["ResourceNotFoundException", "ThrottlingException"]
 
 

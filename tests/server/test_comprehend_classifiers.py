@@ -1,6 +1,8 @@
 """Classifiers of Comprehend over ASGI: where they are while nothing is trained, and what they may not be."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -36,6 +38,50 @@ async def test_what_waits_for_its_training_is_stopped_at_once(serve: Serve) -> N
         assert await shown(server) == stopped
     async with serve(keys=(), works=False) as server:
         assert await shown(server) == stopped
+
+
+@asynccontextmanager
+async def held() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
+    """S3 that answers when it is let, and then with a refusal: its address, whether it was asked, and what lets it."""
+    was_asked, let = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        was_asked.set()
+        await let.wait()
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", was_asked, let
+
+
+async def test_a_training_is_stop_requested_until_it_has_stopped(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    async with held() as (url, was_asked, let), serve(keys=(), s3=url) as server:
+        begin = server.clock.now
+        await well(server, "CreateDocumentClassifier", **TRAINING)
+        await was_asked.wait()
+        server.clock.now += 5
+        training = await shown(server)
+        assert (training["Status"], training["TrainingStartTime"]) == ("TRAINING", begin)
+        assert "EndTime" not in training
+        assert await refused(server, "DeleteDocumentClassifier", DocumentClassifierArn=ARN) == (
+            "ResourceUnavailableException"
+        )
+        for _ in range(2):
+            await well(server, "StopTrainingDocumentClassifier", DocumentClassifierArn=ARN)
+            assert await shown(server) == {**training, "Status": "STOP_REQUESTED"}
+        server.clock.now += 5
+        let.set()
+        await asyncio.wait_for(server.idle(), 30)
+        assert await shown(server) == {**training, "Status": "STOPPED", "EndTime": begin + 10}
+        assert not server.store.resources("comprehend/stop")
+        await well(server, "DeleteDocumentClassifier", DocumentClassifierArn=ARN)
+        await asyncio.wait_for(server.idle(), 30)
+        assert not server.store.resources("comprehend/classifier")
 
 
 async def test_a_training_that_fails_says_when_and_why(serve: Serve) -> None:

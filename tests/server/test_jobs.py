@@ -9,7 +9,7 @@ from service.errors import Unavailable
 from service.server import jobs as under_test
 from service.server.faults import Rule
 from service.server.jobs import Done, Jobs, Work, alongside
-from service.server.store import PENDING, Job, State, Store
+from service.server.store import PENDING, Change, Job, State, Store
 from service.server.telemetry import Telemetry
 from tests.server.conftest import Clock
 
@@ -178,3 +178,49 @@ async def test_the_error_of_a_context_is_not_wrapped() -> None:
     with pytest.raises(KeyError, match="mine"):
         async with alongside(asyncio.sleep(60)):
             raise KeyError("mine")
+
+
+def how(state: str) -> Change:
+    return Change("thing", "one", {"state": state})
+
+
+async def test_what_changes_with_a_job_comes_about_with_it(store: Store, tmp_path: Path) -> None:
+    made = jobs(store)
+    first = await made.submit(KIND, b"", b"first", changes=[how("begun")])
+    assert store.resource("thing", "one") == {"state": "begun"}
+    second = await made.submit(KIND, b"", b"second", changes=[how("changed")], instead_of=first)
+    assert made.pending(KIND) == [second]
+    assert (await made.find(KIND, first.id) or second).state is State.CANCELLED
+    assert made.statistics().waiting_bytes == len(b"second")
+    await made.cancel(second, [how("given up")])
+    assert store.resource("thing", "one") == {"state": "given up"}
+    assert made.pending(KIND) == await store.unfinished() == []
+    await store.__aexit__(None, None, None)
+    async with Store.open(tmp_path) as again:
+        assert again.resource("thing", "one") == {"state": "given up"}
+
+
+async def test_what_a_job_takes_the_place_of_is_done_where_it_cannot_be_kept(store: Store) -> None:
+    made = jobs(store)
+    first = await made.submit(KIND, b"", b"first")
+    with pytest.raises(Unavailable):
+        await made.submit(KIND, b"", b"second", job_id=first.id, changes=[how("changed")], instead_of=first)
+    assert store.resource("thing", "one") is None
+    assert made.statistics().waiting_bytes == len(b"first")
+    async with made.working():
+        assert (await ended(made, first.id)).result == b"first"
+
+
+async def test_a_job_that_runs_says_since_when(store: Store) -> None:
+    clock, seen = Clock(), []
+
+    def work(job: Job) -> Done:
+        seen.append(job.updated - job.created)
+        return echo(job)
+
+    made = jobs(store, work, clock)
+    job = await made.submit(KIND, b"", b"")
+    clock.now += 7
+    async with made.working():
+        await ended(made, job.id)
+    assert seen == [7.0]

@@ -383,7 +383,7 @@ def test_who_may_not_ask_and_what_is_not_there(url: str, client: Any) -> None:
         assert code(refused) == ("ValidationException", 400)
 
 
-def test_two_filters_a_reused_token_and_what_is_too_much_are_refused(client: Any, s3: tuple[str, Any]) -> None:
+def test_two_filters_a_reused_token_and_what_is_too_much_are_refused(client: Any) -> None:
     early = {"SubmitTimeAfter": 0, "SubmitTimeBefore": 2_000_000_000}
     for ask in (client.list_document_classifiers, client.list_document_classification_jobs):
         with pytest.raises(client.exceptions.InvalidFilterException):
@@ -443,7 +443,7 @@ def test_what_was_under_way_when_the_server_ended_is_done_once(
     s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/few.csv", Body=table(SINGLE))
     s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/many.csv", Body=table(SINGLE * 20))
     s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/lines.txt", Body=f"{BILLING}\n{CRASH}\n".encode() * 8_000)
-    out = {"OutputDataConfig": {"S3Uri": f"s3://{BUCKET}/{folder}/out"}}
+    out: dict[str, Any] = {"OutputDataConfig": {"S3Uri": f"s3://{BUCKET}/{folder}/out"}}
 
     def written() -> list[str]:
         return [one["Key"] for one in s3[1].list_objects_v2(Bucket=BUCKET, Prefix=f"{folder}/out").get("Contents", [])]

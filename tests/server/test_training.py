@@ -1,5 +1,8 @@
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 from service.model.examples import Example, ExamplesError
 from service.server.jobs import Interrupted
 from service.server.models import Models
-from service.server.training import Trainer, TrainingFailed, learn, learn_category
+from service.server.training import GivenUp, Trainer, TrainingFailed, learn, learn_category
 from tests.server.conftest import BILLING, DRUGS, SINGLE
 
 
@@ -63,3 +66,34 @@ def test_what_is_being_learnt_when_the_context_ends_is_interrupted_and_soon() ->
         trainer.__exit__(None, None, None)
         with pytest.raises(Interrupted):
             under_way.result(10)
+
+
+def begin(file: Path) -> None:
+    file.touch()
+    time.sleep(60)
+
+
+def test_what_is_given_up_ends_soon_and_the_next_is_learnt(tmp_path: Path) -> None:
+    given_up = threading.Event()
+    with ThreadPoolExecutor() as threads, Trainer() as trainer:
+        first = trainer.run(os.getpid)
+        under_way = threads.submit(trainer.run_until, given_up.is_set, begin, tmp_path / "begun")
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.001)
+        given_up.set()
+        with pytest.raises(GivenUp):
+            under_way.result(10)
+        with pytest.raises(ProcessLookupError):
+            os.kill(first, 0)
+        assert trainer.run(os.getpid) != first
+        with pytest.raises(GivenUp):
+            trainer.run_until(lambda: True, os.getpid)
+        assert not trainer.is_closed
+    assert trainer.is_closed
+
+
+def test_the_process_that_learns_does_not_outlive_the_server() -> None:
+    server = "import os; from service.server.training import Trainer; Trainer().run(os.getpid); os.kill(os.getpid(), 9)"
+    with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE) as running:
+        running.communicate(timeout=30)  # which ends when both have let go of where they write to
+        assert running.returncode == -signal.SIGKILL
