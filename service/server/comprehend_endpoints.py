@@ -33,7 +33,7 @@ from service.server import comprehend_tags, pages
 from service.server.backend import Backend
 from service.server.comprehend import Action, Call, Failure
 from service.server.comprehend_account import Account, asked, made_before, token
-from service.server.comprehend_classifiers import Classifiers
+from service.server.comprehend_classifiers import FORM, Classifiers
 from service.server.comprehend_requests import (
     ACCOUNT,
     ENDPOINT_STATUSES,
@@ -172,15 +172,14 @@ class Endpoints:
 
     async def list(self, call: Call) -> Mapping[str, Any]:
         """Show all endpoints that a filter leaves."""
-        forms = {"ModelArn": ".{1,256}", "Status": ENDPOINT_STATUSES}
-        wanted = filtered(call.given, forms, "CreationTime", "InvalidRequestException")
-        found = [
-            one
-            for one in in_time(
-                [_shown(kept) for kept in self._store.resources(RESOURCE).values()], wanted, "CreationTime"
-            )
-            if wanted.get("ModelArn") in {None, one["ModelArn"]} and wanted.get("Status") in {None, one["Status"]}
+        wanted = filtered(
+            call.given, {"ModelArn": ".+", "Status": ENDPOINT_STATUSES}, "CreationTime", "InvalidRequestException"
+        )
+        model = named(wanted, "ModelArn", "document-classifier|model|entity-recognizer", FORM)
+        shown = [
+            _shown(kept) for kept in self._store.resources(RESOURCE).values() if model is None or _has(kept, *model)
         ]
+        found = [one for one in in_time(shown, wanted, "CreationTime") if wanted.get("Status") in {None, one["Status"]}]
         part, after = page(call.given, found)
         return {"EndpointPropertiesList": part, **after}
 
@@ -333,6 +332,10 @@ def _shown(kept: Mapping[str, Any]) -> dict[str, Any]:
         "DesiredDataAccessRoleArn": desired["role"],
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def _has(kept: Mapping[str, Any], kind: str, model: str) -> bool:
+    return kept["model"] == model and kind != "entity-recognizer"
 
 
 def _named(found: tuple[ClassScore, ...], about: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -18,8 +18,7 @@ labels that apply; a token's job has an id made from the token, so that neither 
 import io
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple, cast
 
 import orjson
@@ -59,7 +58,7 @@ LIFETIME = 90 * 86_400.0
 MOST_DOCUMENTS = 1_000_000
 LARGEST_DOCUMENT = 10 * 2**20
 _TOKENS = uuid.UUID("5f0b7f3e-3d0c-4a53-9c53-0d9bd1a1f5a4")  # jobs of a token are named in this space
-_AT_ONCE = 256
+_AT_ONCE, _CHARACTERS_AT_ONCE = 256, 1_000_000
 _CLASSES = 3
 _IN_MEMORY = 8 * 2**20  # bytes of predictions; more goes to disk
 _ECHOED = ("JobName", "DataAccessRoleArn", "VolumeKmsKeyId", "VpcConfig")
@@ -274,9 +273,22 @@ def file_name(prefix: str, key: str) -> str:
     return key[prefix.rfind("/") + 1 :]
 
 
+def batches(documents: Iterable[Line]) -> Iterator[list[Line]]:
+    """Documents in their order, as many at once as are worth it and fit into memory."""
+    batch, characters = [], 0
+    for one in documents:
+        batch.append(one)
+        characters += len(one.text)
+        if len(batch) == _AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
 def _predictions(classifier: Classifier, documents: Iterator[Line]) -> Iterator[bytes]:
     single = classifier.task == "single_label"
-    while batch := list(islice(documents, _AT_ONCE)):
+    for batch in batches(documents):
         good = [one for one in batch if one.text.strip()]
         found = dict(zip(good, classifier.classify([one.text for one in good]), strict=True))
         for one in batch:

@@ -30,6 +30,7 @@ FEWEST, MOST = 50, 1_000_000  # documents in multi-label mode
 MOST_MANIFESTS = MOST_ATTRIBUTES = 5
 MOST_TESTS = 10_000
 _EVERY = 10
+csv.field_size_limit(LARGEST)  # a text may be as long as all of them
 _ATTRIBUTE = "(?=.{1,63}$)[a-zA-Z0-9](?:-*[a-zA-Z0-9])*"
 
 

@@ -207,6 +207,9 @@ async def test_one_filter_leaves_some_and_times_give_an_order(serve: Serve) -> N
         assert await left(CreationTimeAfter=begin) == ["e2", "e1"]
         assert await left(Status="CREATING") == await left(ModelArn=CLASSIFIER) == ["e0", "e1", "e2"]
         assert not await left(Status="IN_SERVICE")
+        assert await left(ModelArn="arn:aws:comprehend:eu-west-1:999999999999:document-classifier/tickets")
+        assert not await left(ModelArn=CLASSIFIER.replace("document-classifier", "entity-recognizer"))
+        assert await refused(server, "ListEndpoints", Filter={"ModelArn": "tickets"}) == "ValidationException"
         two = {"Status": "CREATING", "ModelArn": CLASSIFIER}
         assert await refused(server, "ListEndpoints", Filter=two) == "InvalidRequestException"
         assert await refused(server, "ListEndpoints", Filter={"Status": "READY"}) == "ValidationException"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.server.comprehend_account import Quotas
-from service.server.comprehend_jobs import file_name
+from service.server.comprehend_jobs import Line, batches, file_name
 from service.server.s3 import S3, ObjectError
 from tests.server.comprehend import HERE, JOB, classifier, refused, well, worked
 from tests.server.conftest import BILLING, CRASH, Serve, Server
@@ -148,6 +148,12 @@ async def test_tags_go_with_an_expired_job(serve: Serve) -> None:
 )
 def test_a_file_is_called_what_follows_its_folder(prefix: str, key: str, name: str) -> None:
     assert file_name(prefix, key) == name
+
+
+def test_long_documents_are_not_held_in_memory_all_at_once() -> None:
+    short, long = Line("f", 0, "a"), Line("f", 0, "a" * 400_000)
+    assert [len(batch) for batch in batches([short] * 600)] == [256, 256, 88]
+    assert [len(batch) for batch in batches([long] * 7)] == [3, 3, 1]
 
 
 async def test_files_of_one_name_in_two_folders_are_told_apart(serve: Serve, s3: tuple[str, Any]) -> None:

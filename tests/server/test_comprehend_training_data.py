@@ -1,11 +1,16 @@
 """How much and how little a classifier of Comprehend learns from."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from service.model.examples import Example, ExamplesError
+from service.server import comprehend_training_data
 from service.server.comprehend_training_data import check, split
+from service.server.s3 import S3
+from tests.server.test_sdk_comprehend import BUCKET
+from tests.server.test_sdk_comprehend import s3 as s3  # noqa: PLC0414  the fixture
 
 
 def rows(classes: int, of_each: int = 10, name: str = "") -> list[Example]:
@@ -49,3 +54,16 @@ def test_every_tenth_row_is_apart_and_no_more_than_ten_thousand() -> None:
     assert split(rows(1, 19)) == (rows(1, 19), [])
     kept, tests = split(rows(10, 10_050))
     assert (len(kept), len(tests)) == (90_500, 10_000)
+
+
+def test_a_text_of_a_table_may_be_long(s3: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    url, bucket = s3
+    long = "many words " * 20_000
+    body = "".join(f'{label},"{long}{number}"\r\n' for label in ("a", "b") for number in range(10))
+    bucket.put_object(Bucket=BUCKET, Key="long.csv", Body=body.encode())
+    given = {"DataFormat": "COMPREHEND_CSV", "S3Uri": f"s3://{BUCKET}/long.csv"}
+    kept, tests = comprehend_training_data.rows(given, "MULTI_CLASS", S3(url))
+    assert [row.text for row in tests] == [f"{long}9", f"{long}9"]
+    assert len(kept) == 18

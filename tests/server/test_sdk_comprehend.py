@@ -435,20 +435,16 @@ def test_no_operation_stops_a_classification_job(client: Any) -> None:
     assert code(refused) == ("UnknownOperationException", 400)
 
 
-@pytest.mark.parametrize("signal", [SIGKILL, SIGTERM])
-def test_what_was_under_way_when_the_server_ended_is_done_once(
-    signal: int, tmp_path: Path, s3: tuple[str, Any]
-) -> None:
-    folder = f"restart-{signal}"
+def test_what_was_under_way_when_the_server_ended_is_done_once(tmp_path: Path, s3: tuple[str, Any]) -> None:
+    folder = "restart"
     s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/few.csv", Body=table(SINGLE))
-    s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/many.csv", Body=table(SINGLE * 20))
     s3[1].put_object(Bucket=BUCKET, Key=f"{folder}/lines.txt", Body=f"{BILLING}\n{CRASH}\n".encode() * 8_000)
     out: dict[str, Any] = {"OutputDataConfig": {"S3Uri": f"s3://{BUCKET}/{folder}/out"}}
 
     def written() -> list[str]:
         return [one["Key"] for one in s3[1].list_objects_v2(Bucket=BUCKET, Prefix=f"{folder}/out").get("Contents", [])]
 
-    with served(tmp_path, s3[0], end=signal) as url:
+    with served(tmp_path, s3[0], end=SIGTERM) as url:
         client = comprehend(url)
         arn = trained(client, "few", f"{folder}/few.csv")["DocumentClassifierArn"]
         job = client.start_document_classification_job(
@@ -461,15 +457,17 @@ def test_what_was_under_way_when_the_server_ended_is_done_once(
         until(lambda: described(client, job), {"IN_PROGRESS"}, {"COMPLETED"})
         client.close()
     assert not written()
-    with served(tmp_path, s3[0], end=signal) as url:
+    with served(tmp_path, s3[0], end=SIGKILL) as url:
         client = comprehend(url)
         assert described(client, job)["JobStatus"] in {"SUBMITTED", "IN_PROGRESS"}
         shown = until(lambda: described(client, job), {"COMPLETED"}, {"FAILED"})
         assert member(s3[1], shown["OutputDataConfig"]["S3Uri"]).count(b"\n") == 16_000
         assert len(client.list_document_classification_jobs()["DocumentClassificationJobPropertiesList"]) == 1
         assert len(written()) == 1
-        with pytest.raises(AssertionError, match="TRAINING"):  # it is left in mid-training
-            trained(client, "many", f"{folder}/many.csv", unwanted={"TRAINING"}, **out)
+        with pytest.raises(
+            AssertionError, match="TRAINING"
+        ):  # a process is started for it, which takes seconds; it is left there
+            trained(client, "many", f"{folder}/few.csv", unwanted={"TRAINING"}, **out)
         client.close()
     assert len(written()) == 1
     with served(tmp_path, s3[0]) as url:
