@@ -4,17 +4,34 @@ The suite can run in several processes (`-n`, as `make test` does): the tests of
 share, and those that need the broker are all in one process, for the same reason.
 """
 
+import logging
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
+from structlog._config import BoundLoggerLazyProxy
 
 # Examples are the same in every run, and a busy machine is no failure.
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
 _skipped = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """What a test makes of logging, as commands do, is not there for the next one, whichever that is."""
+    before = list(logging.getLogger().handlers)
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if each in before or type(each).__module__.startswith("_pytest")]
+    structlog.reset_defaults()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("service") and isinstance(log := vars(module).get("log"), BoundLoggerLazyProxy):
+            vars(log).pop("bind", None)  # which one has that was configured to keep what it was first used with
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -210,9 +210,9 @@ class TransactionalKafkaSource(KafkaSource):
 
 async def _ended(producer: AIOKafkaProducer) -> None:
     await stopped(producer.stop, producer.client.close)
-    sending = producer._sender.sender_task  # noqa: SLF001  as above
-    if sending is not None and sending.done() and not sending.cancelled():
-        sending.exception()  # has been acted on, and asyncio is to know that
+    for end in (producer._sender.sender_task, producer._txn_manager._transaction_waiter):  # noqa: SLF001  as above
+        if end is not None and end.done() and not end.cancelled():
+            end.exception()  # has been acted on, and asyncio is to know that
 
 
 class _TooLarge(Exception):

@@ -115,7 +115,7 @@ async def test_a_project_is_trained_looked_at_deployed_asked_and_deleted(
 
 
 async def test_a_training_that_is_not_waited_for_is_found_again(tmp_path: Path, folder: Path) -> None:
-    with process(tmp_path, "--container", f"training={folder}", "--least-job-seconds", "1") as (url, _):
+    with process(tmp_path, "--container", f"training={folder}", "--least-job-seconds", "4") as (url, _):
         account, telling = branch(url, folder, "slow"), Telling()
         async with (
             life(account, telling) as it,

@@ -43,8 +43,15 @@ class Folder:
 
     async def classify(self, classifier: FirstWord | None = None, files: Files | None = None, **changed: Any) -> Files:
         files = files or self.files()
-        tree = {"name": "s", "input": "files", "classify_with": "a", "output": "output", "dead_letter": "dead"}
-        stream = Stream.model_validate({**tree, "batch": {"documents": 10}, **changed})
+        tree: dict[str, Any] = {
+            "name": "s",
+            "input": "files",
+            "classify_with": "a",
+            "output": "output",
+            "dead_letter": "dead",
+        }
+        tree |= {"batch": {"documents": 10}, "dead_letter_limit": {"share": 1}}  # as `labelstream classify` has it
+        stream = Stream.model_validate({**tree, **changed})
         await run(
             stream,
             files,
