@@ -41,7 +41,7 @@ from service.errors import Fenced, Misconfigured, Unavailable
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room
 from service.pipeline import Owner
 from service.streams.header_names import read_any_header_name
-from service.streams.kafka_clients import connection, ms, started, stopped
+from service.streams.kafka_clients import connection, consumer_stopped, ms, started, stopped
 
 _MOST_RECORDS = 1000
 _COMMIT_PATIENCE = 5.0
@@ -81,7 +81,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             yield
         finally:
             self._settled.clear()
-            await _ended(self._consumer)
+            await consumer_stopped(self._consumer)
 
     def _made(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
@@ -191,13 +191,13 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         log.warning("consumer_replaced", topic=self._topic, silent_for=round(time.monotonic() - self._heard))
         if self._settled.is_set():
             await self.on_partitions_revoked(self._consumer.assignment())
-        await _ended(self._consumer)
+        await consumer_stopped(self._consumer)
         consumer = self._made()
         try:
             await self._joined(consumer)
         except Unavailable as error:
             log.warning("reading_waits", topic=self._topic, reason=str(error))
-            await _ended(consumer)
+            await consumer_stopped(consumer)
             return False
         self._consumer, self._heard = consumer, time.monotonic()
         return True
@@ -266,10 +266,6 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._paused:
             self._consumer.resume(*self._consumer.paused())
             self._paused = False
-
-
-async def _ended(consumer: AIOKafkaConsumer) -> None:
-    await stopped(consumer.stop, consumer._client.close)  # noqa: SLF001  see the module's note
 
 
 async def missing_topics(kafka: settings.Kafka, topics: Iterable[str]) -> list[str]:

@@ -1,11 +1,24 @@
-"""How aiokafka's clients are made, started and ended: alike for the source, the sink and the look at topics."""
+"""How aiokafka's clients are made, started and ended: alike for the source, the sink and the look at topics.
+
+What aiokafka 0.14 does that the code here guards against:
+
+* A client whose start is cancelled, or gives up, while its first broker is silent forgets the connection that it has
+  made, and nobody closes it.
+* A `stop()` that does not come to its end leaves tasks, which connect anew once the connections are closed.
+"""
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
+import aiokafka.client
 import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.helpers import create_ssl_context
 
@@ -45,8 +58,32 @@ def _tls(kafka: settings.Kafka) -> ssl.SSLContext:
     return context
 
 
+_made: ContextVar["WeakSet[AIOKafkaConnection]"] = ContextVar("made")
+
+
+async def _connected(*address: Any, **how: Any) -> AIOKafkaConnection:
+    connection: AIOKafkaConnection = await create_conn(*address, **how)
+    if (made := _made.get(None)) is not None:
+        made.add(connection)
+    return connection
+
+
 async def started(part: Any, kafka: settings.Kafka) -> None:
     """Start a client. Raises Misconfigured or Unavailable."""
+    aiokafka.client.create_conn = _connected
+    made = WeakSet[AIOKafkaConnection]()
+    before = _made.set(made)
+    try:
+        await _start(part, kafka)
+    except BaseException:
+        for connection in list(made):
+            connection.close()
+        raise
+    finally:
+        _made.reset(before)
+
+
+async def _start(part: Any, kafka: settings.Kafka) -> None:
     try:
         await part.start()
     except (KafkaConnectionError, OSError, TimeoutError):
@@ -69,6 +106,34 @@ async def stopped(*endings: Callable[[], Awaitable[Any]]) -> None:
         elif not task.cancelled() and task.exception() is not None:
             log.warning("client_stopped_badly", reason=repr(task.exception()))
     await asyncio.sleep(0)  # sockets are closed in the loop's next turn, and there may be no other
+
+
+async def consumer_stopped(consumer: AIOKafkaConsumer) -> None:
+    """Let a consumer end, in bounded time, with all that works for it."""
+    await stopped(consumer.stop, partial(_end, _fetching, consumer), consumer._client.close)  # noqa: SLF001  see above
+
+
+async def producer_stopped(producer: AIOKafkaProducer) -> None:
+    """Let a producer end, in bounded time, with all that works for it."""
+    await stopped(producer.stop, partial(_end, _sending, producer), producer.client.close)
+
+
+def _fetching(consumer: AIOKafkaConsumer) -> list["asyncio.Task[Any]"]:
+    if (fetcher := consumer._fetcher) is None:  # noqa: SLF001  see above
+        return []
+    return [fetcher._fetch_task, *fetcher._pending_tasks]  # noqa: SLF001  see above
+
+
+def _sending(producer: AIOKafkaProducer) -> list["asyncio.Task[Any]"]:
+    sending = producer._sender.sender_task  # noqa: SLF001  see above
+    return [sending] if sending is not None else []
+
+
+async def _end(working: Callable[[Any], Sequence["asyncio.Task[Any]"]], client: object) -> None:
+    tasks = working(client)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def ms(seconds: float) -> int:

@@ -32,7 +32,7 @@ from service.errors import Misconfigured, Unavailable
 from service.offsets import Mark, Partition
 from service.routing import Message
 from service.streams.header_names import read_any_header_name
-from service.streams.kafka_clients import connection, ms, started, stopped
+from service.streams.kafka_clients import connection, consumer_stopped, ms, producer_stopped, started, stopped
 
 _MOST_RECORDS = 500
 _SILENCE = 3.0
@@ -174,7 +174,7 @@ class Letters:
         """End the producer, in bounded time; what it has not committed is aborted by the next, or by the broker."""
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            await stopped(producer.stop, producer.client.close)
+            await producer_stopped(producer)
 
     async def _sending(self, producer: AIOKafkaProducer, message: Message) -> "asyncio.Future[object]":
         value = (
@@ -207,7 +207,7 @@ class Letters:
             try:
                 await started(producer, self._kafka)
             except BaseException:
-                await stopped(producer.stop, producer.client.close)
+                await producer_stopped(producer)
                 raise
             self._producer = producer
         return self._producer
@@ -254,7 +254,7 @@ async def opened(kafka: settings.Kafka, topic: str, group: str) -> AsyncIterator
         yield letters
     finally:
         await letters.give_up_producer()
-        await stopped(consumer.stop, consumer._client.close)  # noqa: SLF001  as in `kafka.KafkaSource`
+        await consumer_stopped(consumer)
 
 
 def _failure(error: Exception, topic: str) -> Misconfigured | Unavailable:

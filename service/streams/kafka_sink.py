@@ -35,7 +35,7 @@ from service import settings
 from service.errors import Unavailable
 from service.offsets import Partition
 from service.routing import Message
-from service.streams.kafka_clients import connection, started, stopped
+from service.streams.kafka_clients import connection, producer_stopped, started
 from service.streams.kafka_failures import refusal, smaller, will_pass
 from service.streams.kafka_placement import Placement
 from service.telemetry import Telemetry
@@ -162,7 +162,7 @@ class KafkaSink:
 
     async def close(self) -> None:
         """End the producer, in bounded time."""
-        await stopped(self._producer.stop, self._producer.client.close)
+        await producer_stopped(self._producer)
 
     async def _send(self, key: Partition, lane: _Lane, taken: _Round) -> None:
         try:
@@ -234,7 +234,7 @@ class KafkaSink:
             else:
                 broken, self._producer = self._producer, producer
                 log.info("producer_replaced")
-                await stopped(broken.stop, broken.client.close)
+                await producer_stopped(broken)
                 return
 
 
@@ -262,7 +262,7 @@ async def _producer(kafka: settings.Kafka) -> AIOKafkaProducer:
     try:
         await started(producer, kafka)
     except BaseException:
-        await stopped(producer.stop, producer.client.close)
+        await producer_stopped(producer)
         raise
     return producer
 

@@ -38,7 +38,7 @@ from service.offsets import Mark, Partition
 from service.pipeline import Owner
 from service.routing import Message
 from service.streams.kafka import KafkaSource
-from service.streams.kafka_clients import connection, started, stopped
+from service.streams.kafka_clients import connection, producer_stopped, started
 from service.streams.kafka_failures import refusal, smaller, will_pass
 from service.streams.kafka_placement import Placement
 from service.streams.kafka_sink import LARGEST_REQUEST, LARGEST_ROUND, filled
@@ -209,7 +209,7 @@ class TransactionalKafkaSource(KafkaSource):
 
 
 async def _ended(producer: AIOKafkaProducer) -> None:
-    await stopped(producer.stop, producer.client.close)
+    await producer_stopped(producer)
     for end in (producer._sender.sender_task, producer._txn_manager._transaction_waiter):  # noqa: SLF001  as above
         if end is not None and end.done() and not end.cancelled():
             end.exception()  # has been acted on, and asyncio is to know that
