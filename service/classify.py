@@ -8,8 +8,10 @@ from pathlib import Path
 
 from service import accounts, pipeline, settings
 from service.dispatch import Dispatcher
+from service.ledger import Ledger
 from service.progress import Advance
 from service.streams.files import Files
+from service.streams.sqlite_notes import SqliteNotes
 from service.telemetry import Telemetry
 
 _OUTPUT, _DEAD_LETTERS = "output", "dead-letters"
@@ -71,6 +73,7 @@ async def classify(
     """
     began, telemetry = time.monotonic(), Telemetry()
     files = Files(inputs, output, output.with_name(output.name + ".dead"), _DEAD_LETTERS)
+    shelf = SqliteNotes(output.with_name(output.name + ".jobs"))
     resumed = files.resumed
     async with accounts.opened(known, stream.classify_with, telemetry) as ready:
         await accounts.probe(ready.values())
@@ -83,10 +86,12 @@ async def classify(
         async with asyncio.TaskGroup() as tasks:
             reporting = tasks.create_task(report())
             dispatcher = Dispatcher([ready[name] for name in stream.classify_with])
-            await pipeline.run(stream, files, files, dispatcher, telemetry=telemetry, stop=stop)
+            ledger = Ledger(shelf)
+            await pipeline.run(stream, files, files, dispatcher, telemetry=telemetry, stop=stop, ledger=ledger)
             reporting.cancel()
     if not stop.is_set():
         files.finish()
+        shelf.finish()
     return Summary(
         documents=files.classified + files.refused,
         classified=files.classified,

@@ -16,6 +16,7 @@ import structlog
 
 from service.documents import Outcome, Position, Reason, Record, Refused
 from service.errors import Fenced, Unavailable
+from service.ledger import Ledger
 from service.offsets import Mark, Offsets, Partition
 from service.routing import Message, dead_letter
 from service.settings import Stream
@@ -89,12 +90,20 @@ class AtLeastOnce:
     """Publishes at once and commits later; a failed commit costs repeats after a restart and nothing else."""
 
     def __init__(
-        self, stream: Stream, source: Committing, sink: Sink, offsets: Offsets, telemetry: StreamTelemetry
+        self,
+        stream: Stream,
+        source: Committing,
+        sink: Sink,
+        offsets: Offsets,
+        *,
+        ledger: Ledger,
+        telemetry: StreamTelemetry,
     ) -> None:
         self._stream = stream
         self._source = source
         self._sink = sink
         self._offsets = offsets
+        self._ledger = ledger
         self._telemetry = telemetry
         self._turn = asyncio.Lock()
 
@@ -122,6 +131,8 @@ class AtLeastOnce:
             else:
                 self._offsets.committed(marks)
                 self._telemetry.committed("committed", time.monotonic() - began)
+                erased = [note for each in marks.items() for note in self._ledger.superfluous(*each)]
+                await self._ledger.erase(erased)
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """As `Delivery.forget`: nothing is held."""
@@ -131,11 +142,18 @@ class ExactlyOnce:
     """Holds what is finished until the next commit, which publishes it with the offsets in one transaction."""
 
     def __init__(
-        self, stream: Stream, transactions: Transactions, offsets: Offsets, telemetry: StreamTelemetry
+        self,
+        stream: Stream,
+        transactions: Transactions,
+        offsets: Offsets,
+        *,
+        ledger: Ledger,
+        telemetry: StreamTelemetry,
     ) -> None:
         self._stream = stream
         self._transactions = transactions
         self._offsets = offsets
+        self._ledger = ledger
         self._telemetry = telemetry
         self._held: dict[Partition, list[_Held]] = {}
         self._turn = asyncio.Lock()
@@ -172,8 +190,10 @@ class ExactlyOnce:
         covered = set(map(id, records))
         leaving = [each for each in held if id(each.record) in covered]
         finished = _together(leaving)
+        erased = self._ledger.superfluous(partition, mark)
+        erasing = self._ledger.erasing(erased)
         try:
-            while too_large := await self._transactions.transact(partition, mark, finished.messages):
+            while too_large := await self._transactions.transact(partition, mark, [*finished.messages, *erasing]):
                 finished, _ = _without(self._stream, finished, too_large)
         except Fenced as error:
             log.warning("partition_fenced", topic=partition.topic, partition=partition.number, reason=str(error))
@@ -183,6 +203,7 @@ class ExactlyOnce:
             return
         self._offsets.resolve(records)
         self._offsets.committed({partition: mark})
+        self._ledger.strike(erased)
         self._telemetry.committed("committed", time.monotonic() - began)
         self._telemetry.finished(finished.records, finished.outcomes)
         if partition in self._held:  # else it was forgotten meanwhile, and everybody has been told

@@ -9,23 +9,31 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import structlog
+
+from service.batches import Batcher
 from service.documents import Document, Outcome, Reason, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.jobs import JobProvider, PollTimes, follow
 from service.limits import Limits
+from service.notes import Job
 from service.telemetry import AccountStatistics, AccountTelemetry
 
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0
 """Seconds that an account is left alone after a failure, and at most after many in a row."""
 MOST_LOSSES = 4
 """Jobs that a batch, or at last a document, may lose while others are answered, before it is taken to be the cause."""
+_NOTE_PATIENCE = 5.0
+"""Seconds that a job's note may still take where the batch is given up."""
 LONGEST_QUIET = 3600.0
 """Seconds that a `Retry-After` is believed: a slip in one header must not silence an account for years."""
+
+log = structlog.get_logger(__name__)
 
 
 class Provider(Protocol):
@@ -74,6 +82,24 @@ class JobbingProvider(Provider, JobProvider, Protocol):
     """A classifier that answers through jobs."""
 
 
+class JobNotes(Protocol):
+    """Where is noted which jobs are under way."""
+
+    async def note(self, job: Job, documents: Sequence[Document]) -> None:
+        """Note a job that was submitted; when this returns, that is safe. Raises Misconfigured."""
+        ...
+
+
+class Unnoted:
+    """Where nothing is noted."""
+
+    async def note(self, job: Job, documents: Sequence[Document]) -> None:
+        """As `JobNotes.note`."""
+
+
+_UNNOTED = Unnoted()
+
+
 class Account:
     """Somebody who can answer: a provider, the limits of what it may be asked for, and how well it is.
 
@@ -98,20 +124,32 @@ class Account:
         self._failures = 0
         self._failed_at = -math.inf
         self.answered_at = -math.inf
-        if isinstance(provider, JobbingProvider):
-            self._ask = self._by_job(provider, job_deadline)
-        else:
-            self._ask = provider.classify
+        self._jobs = provider if isinstance(provider, JobbingProvider) else None
+        self._ask = self._by_job(provider) if isinstance(provider, JobbingProvider) else _by_call(provider)
+        self._job_deadline = job_deadline
+        self._poll_times = PollTimes()
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether it answers through jobs."""
+        return self._jobs is not None
 
     def fits(self, characters: int) -> bool:
         """Whether the account takes a document of so many characters at all."""
         return characters <= self.provider.characters_per_document
 
-    async def classify(self, documents: Sequence[Document]) -> list[Outcome]:
+    async def classify(self, documents: Sequence[Document], notes: JobNotes) -> list[Outcome]:
         """One outcome for each document; errors as in `service.errors`, and the account takes note of them."""
+        return await self._attended(self._ask(documents, notes))
+
+    async def resume(self, job: Job, documents: Mapping[int, Document]) -> list[Outcome]:
+        """The same for documents of a job that was submitted in an earlier life, by their numbers in it."""
+        return await self._attended(self._resumed(job, documents))
+
+    async def _attended(self, asking: Awaitable[list[Outcome]]) -> list[Outcome]:
         asked_at = _now()
         try:
-            outcomes = await self._ask(documents)
+            outcomes = await asking
         except (Throttled, Unavailable) as error:
             self._set_back(error, asked_at)
             raise
@@ -135,18 +173,53 @@ class Account:
         """A picture of this moment."""
         return AccountStatistics(self.name, self.kind, self.limits.statistics(), self._failures)
 
-    def _by_job(
-        self, provider: JobbingProvider, deadline: float
-    ) -> Callable[[Sequence[Document]], Awaitable[list[Outcome]]]:
-        times = PollTimes()
+    async def give_up(self, job: Job) -> None:
+        """Have a job cancelled that nobody wants the answers of."""
+        if self._jobs is not None:
+            await self._tidied(self._jobs.cancel(job.name))
 
-        async def ask(documents: Sequence[Document]) -> list[Outcome]:
+    async def clear(self, job: Job) -> None:
+        """Have what a job has left behind taken away."""
+        if self._jobs is not None:
+            await self._tidied(self._jobs.clear(job.name))
+
+    async def _tidied(self, tidying: Awaitable[None]) -> None:
+        try:
+            await tidying
+        except CallFailed as error:
+            log.warning("job_left", account=self.name, reason=str(error))
+
+    def _by_job(self, provider: JobbingProvider) -> Callable[[Sequence[Document], JobNotes], Awaitable[list[Outcome]]]:
+        async def ask(documents: Sequence[Document], notes: JobNotes) -> list[Outcome]:
             began = _now()
-            outcomes, polls = await follow(provider, documents, times, deadline, self._set_back)
+            name = await provider.submit(documents)
+            job = Job(self.name, provider.model, name, time.time(), len(documents))
+            async with _meanwhile(notes.note(job, documents)):
+                outcomes, polls = await self._follow(provider, job, dict(enumerate(documents)))
             self.telemetry.job(_now() - began, polls)
             return outcomes
 
         return ask
+
+    async def _resumed(self, job: Job, documents: Mapping[int, Document]) -> list[Outcome]:
+        if self._jobs is None or self._jobs.model != job.model:
+            raise JobLost(f"accounts.{self.name}: a job was submitted to another model, {job.model}")
+        age = max(0.001, time.time() - job.submitted_at)
+        outcomes, _ = await self._follow(self._jobs, job, documents, age)
+        return outcomes
+
+    async def _follow(
+        self, provider: JobbingProvider, job: Job, documents: Mapping[int, Document], age: float = 0.0
+    ) -> tuple[list[Outcome], int]:
+        return await follow(
+            provider,
+            job.name,
+            documents,
+            self._poll_times,
+            deadline=self._job_deadline,
+            setback=self._set_back,
+            age=age,
+        )
 
     def _set_back(self, error: Throttled | Unavailable, asked_at: float = math.inf) -> None:
         reason = _reason(error)
@@ -166,10 +239,13 @@ class Account:
 class Batch:
     """Documents that are asked for together; `asked` while they are out at an account, so worth waiting for.
 
-    `asked_at` is when they first were, as Unix time; `answered` is whether a part of them has its answer.
+    `asked_at` is when they first were, as Unix time; `answered` is whether a part of them has its answer. `job` is one
+    of an earlier life that has them already, under these `numbers`.
     """
 
     documents: Sequence[Document]
+    job: Job | None = None
+    numbers: Sequence[int] = ()
     asked: bool = False
     answered: bool = False
     asked_at: float | None = None
@@ -206,14 +282,54 @@ class Dispatcher:
         self.characters_per_call = min(provider.characters_per_call for provider in providers)
         self.characters_per_document = max(provider.characters_per_document for provider in providers)
 
-    async def classify(self, batch: Batch) -> list[Answer]:
+    async def classify(self, batch: Batch, notes: JobNotes = _UNNOTED) -> list[Answer]:
         """Answers that together cover every document of the batch, however long it takes.
 
-        Raises Misconfigured: asking again would not help.
+        Jobs that are submitted on the way are noted. Raises Misconfigured: asking again would not help.
         """
-        return await self._classify(batch, batch.documents, MOST_LOSSES)
+        if batch.job is None:
+            return await self._classify(batch, batch.documents, MOST_LOSSES, notes)
+        try:
+            return [await self._resume(batch, batch.job)]
+        except (JobLost, Rejected) as loss:
+            log.info("job_not_resumed", account=batch.job.account, documents=len(batch.documents), reason=str(loss))
+        portions = [self._classify(batch, portion, MOST_LOSSES, notes) for portion in self._portions(batch.documents)]
+        return [answer for portion in portions for answer in await portion]
 
-    async def _classify(self, batch: Batch, documents: Sequence[Document], most_losses: int) -> list[Answer]:
+    async def give_up(self, jobs: Iterable[Job]) -> None:
+        """Have jobs cancelled whose answers nobody wants."""
+        for job in jobs:
+            if (account := self._named(job.account)) is not None:
+                await account.give_up(job)
+
+    async def clear(self, jobs: Iterable[Job]) -> None:
+        """Have what jobs have left behind taken away, as all that came of them is safe."""
+        for job in jobs:
+            if (account := self._named(job.account)) is not None:
+                await account.clear(job)
+
+    def _named(self, name: str) -> Account | None:
+        return next((account for account in self.accounts if account.name == name), None)
+
+    async def _resume(self, batch: Batch, job: Job) -> Answer:
+        """What a job of an earlier life answers. Raises JobLost, Rejected and Misconfigured."""
+        if (account := self._named(job.account)) is None:
+            raise JobLost(f"there is no account {job.account!r} any more")
+        with batch.out():
+            outcomes = await account.resume(job, dict(zip(batch.numbers, batch.documents, strict=True)))
+        account.telemetry.resumed(len(outcomes))
+        batch.answered = True
+        return Answer(batch.documents, outcomes, account, 1, time.time())
+
+    def _portions(self, documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
+        """Documents that belonged together elsewhere, as they can be asked for here."""
+        batcher = Batcher(self.documents_per_call, self.characters_per_call, math.inf)
+        yield from batcher.add(documents, 0.0)
+        yield from batcher.flush()
+
+    async def _classify(
+        self, batch: Batch, documents: Sequence[Document], most_losses: int, notes: JobNotes
+    ) -> list[Answer]:
         attempts, losses, began = 0, 0, _now()
         lengths = [len(document.text) for document in documents]
         fitting, characters = [account for account in self.accounts if account.fits(max(lengths))], sum(lengths)
@@ -226,7 +342,7 @@ class Dispatcher:
                 with batch.out():
                     try:
                         account.telemetry.asked(len(documents), characters, account.provider.documents_per_call)
-                        outcomes = await account.classify(documents)
+                        outcomes = await account.classify(documents, notes)
                     except JobLost as loss:
                         losses += 1
                         if losses < most_losses or account.answered_at < began:
@@ -244,13 +360,33 @@ class Dispatcher:
                         batch.answered = True
                         return [Answer(documents, [refused], account, attempts, time.time())]
             half = len(documents) // 2
-            first = await self._classify(batch, documents[:half], _losses(half))
-            return first + await self._classify(batch, documents[half:], _losses(len(documents) - half))
+            first = await self._classify(batch, documents[:half], _losses(half), notes)
+            return first + await self._classify(batch, documents[half:], _losses(len(documents) - half), notes)
 
 
 def _losses(documents: int) -> int:
     """Jobs that a part of a batch may lose: to halve it again costs little, the verdict on one document is final."""
     return MOST_LOSSES if documents == 1 else 1
+
+
+def _by_call(provider: CallProvider) -> Callable[[Sequence[Document], JobNotes], Awaitable[list[Outcome]]]:
+    return lambda documents, _: provider.classify(documents)
+
+
+@asynccontextmanager
+async def _meanwhile(noting: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Have it noted while the block waits for answers: these leave no sooner than the note is safe."""
+    task = asyncio.create_task(noting)
+    try:
+        yield
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_NOTE_PATIENCE)
+        task.cancel()
+        raise
+    except BaseException:
+        await task
+        raise
+    await task
 
 
 async def _ready(accounts: Sequence[Account]) -> Account:

@@ -1,7 +1,7 @@
-"""A job is a slow call: submitted, asked after, and read. `follow` makes it look like any other call."""
+"""A job is a slow call: submitted, noted, asked after, and read. `follow` asks after it until it has its answer."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -9,9 +9,11 @@ from service.documents import Document, Outcome
 from service.errors import CallFailed, JobLost, Throttled, Unavailable
 
 _FIRST_GUESS = 0.25
-_SHORTEST, _LONGEST = 0.002, 30.0
+_SHORTEST, _LONGEST, _LONGEST_FIRST = 0.002, 120.0, 3600.0
 _CREEP, _FASTEST_CREEP, _LARGEST_STEP = 0.002, 0.1, 1.1
 _LONGEST_WAIT = 3600.0
+_OF_A_GUESS, _OF_WHAT_IS_KNOWN = 0.5, 0.01
+"""The second wait over the first: a guess may be wrong by orders of magnitude, what is known is mostly about right."""
 _STRANGER = 80
 """Jobs in a row that a service nobody has asked yet is taken to have done at the first look."""
 
@@ -23,12 +25,19 @@ class JobProvider(Protocol):
         """Hand the documents in; gives the job's name for `poll` and `cancel`."""
         ...
 
-    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
-        """The outcomes in the order of `documents`, None while there are none; raises JobLost when none will come."""
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
+        """The outcomes in the order of `documents`, None while there are none; raises JobLost when none will come.
+
+        The documents come with their numbers in the job, from 0, and need not be all that it has.
+        """
         ...
 
     async def cancel(self, job: str) -> None:
         """Ask that the job be given up."""
+        ...
+
+    async def clear(self, job: str) -> None:
+        """Take away what the job has left behind, as what came of it is safe."""
         ...
 
 
@@ -38,12 +47,14 @@ class PollTimes:
     The first poll comes at the typical duration. That creeps down while jobs are found done at the first look, the
     faster the longer that goes on, and goes up to where the job was found when one is not. Many jobs are out at once,
     and only one that was asked after by the present guess says anything of it: so the guess takes one step for each
-    round of jobs, most jobs take one poll, and the wait follows the service within tens of rounds.
+    round of jobs, most jobs take one poll, and the wait follows the service within tens of rounds. The first job of all
+    is believed at once.
     """
 
     def __init__(self, first_guess: float = _FIRST_GUESS) -> None:
         self._typical = first_guess
         self._in_a_row = _STRANGER
+        self._is_a_guess = True
 
     def first(self) -> float:
         """Seconds from submitting to the first poll."""
@@ -51,7 +62,8 @@ class PollTimes:
 
     def following(self, polls: int) -> float:
         """Seconds to the next poll, after `polls` of them found the job unfinished: at first short, then longer."""
-        return min(_LONGEST, max(_SHORTEST, 0.01 * self._typical) * 1.5 ** min(polls - 1, 40))
+        share = _OF_A_GUESS if self._is_a_guess else _OF_WHAT_IS_KNOWN
+        return min(_LONGEST, max(_SHORTEST, share * self._typical) * 1.5 ** min(polls - 1, 40))
 
     def observe(self, first: float, found: float, polls: int) -> None:
         """Learn from a job that was first asked after at `first`, and done when it was asked at `found`, in seconds."""
@@ -59,28 +71,32 @@ class PollTimes:
             self._typical *= 1 - min(_FASTEST_CREEP, _CREEP * 1.05 ** min(self._in_a_row, 1000))
             self._in_a_row += 1
         elif polls > 1 and first >= self._typical:
-            self._typical = min(found, _LARGEST_STEP * self._typical)
+            self._typical = found if self._is_a_guess else min(found, _LARGEST_STEP * self._typical)
             self._in_a_row = 0
-        self._typical = min(_LONGEST, max(_SHORTEST, self._typical))
+        self._is_a_guess = False
+        self._typical = min(_LONGEST_FIRST, max(_SHORTEST, self._typical))
 
 
 async def follow(
     provider: JobProvider,
-    documents: Sequence[Document],
+    job: str,
+    documents: Mapping[int, Document],
     times: PollTimes,
+    *,
     deadline: float,
     setback: Callable[[Throttled | Unavailable], None],
+    age: float = 0.0,
 ) -> tuple[list[Outcome], int]:
-    """Submit a job and wait for its outcomes; gives them with the number of polls it took.
+    """Wait for the outcomes of a job that was submitted `age` seconds ago; gives them with the number of polls it took.
 
     A poll that fails for a passing reason (told to `setback`) does not lose the job: it is asked after again until
     `deadline`, in seconds after it was submitted. Raises JobLost when it has not answered by then, and whatever
-    `submit` and `poll` raise.
+    `poll` raises.
     """
     loop = asyncio.get_running_loop()
-    job = await provider.submit(documents)
-    submitted = loop.time()  # not before: a submission may have waited long for its turn
-    wait = first = times.first()
+    submitted = loop.time() - age
+    first = times.first()
+    wait = max(0.0, first - age)
     polls = 0
     while True:
         await asyncio.sleep(wait)
@@ -97,7 +113,8 @@ async def follow(
             wait = times.following(polls)
         passed = loop.time() - submitted
         if outcomes is not None:
-            times.observe(first, asked, polls)
+            if not age:  # else it may have been done for long
+                times.observe(first, asked, polls)
             return outcomes, polls
         if passed + wait > deadline:
             with suppress(CallFailed):

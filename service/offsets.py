@@ -219,6 +219,11 @@ class Offsets:
             topic, number, offset = record.position
             self._partitions[topic, number].abandoned.discard(offset)
 
+    def highest(self, partition: Partition) -> int:
+        """The highest offset read; -1 where the partition is not ours, or nothing was read yet."""
+        progress = self._partitions.get(partition)
+        return -1 if progress is None else progress.highest
+
     def close(self, partitions: Iterable[Partition]) -> None:
         """Take no more records of these partitions: they are about to be given up."""
         for partition in partitions:

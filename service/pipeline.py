@@ -5,6 +5,7 @@ leaving runs backwards: batches under way finish, the last commit is made, the s
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +20,7 @@ from service.dead_letter_limit import DeadLetterLimit
 from service.delivery import AtLeastOnce, Delivery, ExactlyOnce, Finished, Sink, Transactions
 from service.dispatch import Answer, Batch, Dispatcher
 from service.documents import Document, Outcome, Reason, Record, Refused
+from service.ledger import Ledger, NoShelf, Resumed
 from service.offsets import Mark, Offsets, Partition, Room
 from service.reading import Reader
 from service.routing import dead_letter, route
@@ -75,22 +77,31 @@ class Source(Protocol):
 
 
 async def run(
-    stream: Stream, source: Source, sink: Sink, dispatcher: Dispatcher, *, telemetry: Telemetry, stop: asyncio.Event
+    stream: Stream,
+    source: Source,
+    sink: Sink,
+    dispatcher: Dispatcher,
+    *,
+    telemetry: Telemetry,
+    stop: asyncio.Event,
+    ledger: Ledger | None = None,
 ) -> None:
     """Classify the stream until its input ends or `stop` is set; what is out at a classifier then is waited for.
 
     A source that has transactions delivers exactly once, and the sink is not used; any other delivers at least once.
+    Without a ledger, a restart knows nothing of the jobs that were under way.
 
     Raises an ExceptionGroup with the Misconfigured that ended it; nothing unfinished is ever committed.
     """
-    work = _Work(stream, source, sink, dispatcher, telemetry=telemetry, stop=stop)
+    ledger = ledger or Ledger(NoShelf())
+    work = _Work(stream, source, sink, dispatcher, ledger=ledger, telemetry=telemetry, stop=stop)
     async with source.opened(work), work.committing(), work.drained(), asyncio.TaskGroup() as under_way:
         while not stop.is_set():
             work.go_on(under_way)
             room = await work.room()
             records = await source.poll(room, timeout=work.patience())
             if records is None:
-                work.start(work.batcher.flush(), under_way)
+                work.flush(under_way)
                 break
             if not stop.is_set():
                 work.take(records, under_way)
@@ -106,12 +117,14 @@ class _Work:
         sink: Sink,
         dispatcher: Dispatcher,
         *,
+        ledger: Ledger,
         telemetry: Telemetry,
         stop: asyncio.Event,
     ) -> None:
         self._stream = stream
         self._source = source
         self._dispatcher = dispatcher
+        self._ledger = ledger
         self._stop = stop
         self._reader = Reader(stream.document, dispatcher.characters_per_document)
         self._batches: dict[Batch, asyncio.Task[None]] = {}
@@ -123,9 +136,9 @@ class _Work:
         self.batcher = Batcher(self.batch_size, characters, stream.batch.wait)
         self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes, source.metadata_limit)
         self._delivery: Delivery = (
-            ExactlyOnce(stream, source, self.offsets, self._telemetry)
+            ExactlyOnce(stream, source, self.offsets, ledger=ledger, telemetry=self._telemetry)
             if isinstance(source, Transactions)
-            else AtLeastOnce(stream, source, sink, self.offsets, self._telemetry)
+            else AtLeastOnce(stream, source, sink, self.offsets, ledger=ledger, telemetry=self._telemetry)
         )
         self.commit = self._delivery.commit
         self._limit = DeadLetterLimit(stream.dead_letter_limit.share, stream.dead_letter_limit.of)
@@ -144,7 +157,13 @@ class _Work:
         return await self.offsets.wait_room(self.worthwhile, timeout=self.patience())
 
     def go_on(self, under_way: asyncio.TaskGroup) -> None:
-        """Ask again for what the dead-letter limit holds back: for some of it on trial, for all when it is lifted."""
+        """Begin what has been waiting: jobs of an earlier life, and what the dead-letter limit holds back.
+
+        Of that, some is asked for on trial, and all when the limit is lifted.
+        """
+        self._resume(self._ledger.ready(self.offsets.highest, _now()), under_way)
+        if orphans := self._ledger.orphans():
+            under_way.create_task(self._dispatcher.give_up(orphans))
         if self._trial is None and (documents := self._limit.trial(_now())) is not None:
             self.offsets.take_up(document.record for document in documents)
             self._trial = self._start(documents, under_way)
@@ -167,7 +186,16 @@ class _Work:
                 documents.append(document)
         if refused:
             under_way.create_task(self._refuse(refused))
-        self.start(self.batcher.add(documents, _now()), under_way)
+        self.start(self.batcher.add(self._ledger.claim(documents, _now()), _now()), under_way)
+
+    def flush(self, under_way: asyncio.TaskGroup) -> None:
+        """Begin all that waits for company: there will be none."""
+        self._resume(self._ledger.ready(self.offsets.highest, math.inf), under_way)
+        self.start(self.batcher.flush(), under_way)
+
+    def _resume(self, jobs: Iterable[Resumed], under_way: asyncio.TaskGroup) -> None:
+        for job, documents in ((each.job, each.documents) for each in jobs):
+            self._begin(Batch([*documents.values()], job, [*documents]), under_way)
 
     def start(self, batches: Iterable[Sequence[Document]], under_way: asyncio.TaskGroup) -> None:
         """Begin to settle batches."""
@@ -175,7 +203,9 @@ class _Work:
             self._start(documents, under_way)
 
     def _start(self, documents: Sequence[Document], under_way: asyncio.TaskGroup) -> Batch:
-        batch = Batch(documents)
+        return self._begin(Batch(documents), under_way)
+
+    def _begin(self, batch: Batch, under_way: asyncio.TaskGroup) -> Batch:
         task = self._batches[batch] = under_way.create_task(self._settle(batch))
         task.add_done_callback(partial(self._done, batch))
         return batch
@@ -187,7 +217,7 @@ class _Work:
         def is_given_up(document: Document) -> bool:
             return Partition(*document.record.position[:2]) in given_up
 
-        dropped = [document.record for document in self.batcher.drop(is_given_up)]
+        dropped = [document.record for tray in (self.batcher, self._ledger) for document in tray.drop(is_given_up)]
         dropped += self._limit.drop(lambda record: Partition(*record.position[:2]) in given_up)
         self.offsets.abandon(dropped)
         self._telemetry.abandoned(len(dropped))
@@ -200,7 +230,7 @@ class _Work:
                 self.offsets.abandon(document.record for document in batch.documents if is_given_up(document))
 
     async def _settle(self, batch: Batch) -> None:
-        answers = await self._dispatcher.classify(batch)
+        answers = await self._dispatcher.classify(batch, self._ledger)
         if batch.asked_at is not None:
             self._telemetry.asked(batch.asked_at - batch.documents[0].read_at)
         if batch is self._trial:
@@ -283,6 +313,7 @@ class _Work:
         began = _now()
         for partition, mark in marks.items():
             self.offsets.assign(partition, mark)
+        await self._ledger.restore(marks)
         self._joined = True
         self._telemetry.rebalanced("assigned", _now() - began)
         log.info("partitions_assigned", topic=self._stream.input, partitions=[number for _, number in marks])
@@ -296,6 +327,7 @@ class _Work:
         drained = await self.offsets.wait_idle(partitions, self._stream.drain)
         await self._commit_at_last()
         self._delivery.forget(partitions)
+        self._ledger.forget(partitions)
         self.offsets.forget(partitions)
         self._telemetry.rebalanced("revoked", _now() - began)
         log.info(
@@ -321,6 +353,8 @@ class _Work:
             while True:
                 await asyncio.sleep(self._stream.seconds_between_commits)
                 await self.commit()
+                if done := self._ledger.done():
+                    timers.create_task(self._dispatcher.clear(done))
 
         try:
             async with asyncio.TaskGroup() as timers:
@@ -331,6 +365,7 @@ class _Work:
                     timer.cancel()
         finally:
             await self._commit_at_last()
+            await self._dispatcher.clear(self._ledger.done())
 
     @asynccontextmanager
     async def drained(self) -> AsyncIterator[None]:
@@ -365,6 +400,7 @@ class _Work:
             joined=self._joined,
             draining=self._stop.is_set(),
             dead_letter_limit_reached=self._limit.reached,
+            job_notes=self._ledger.statistics(),
         )
 
 

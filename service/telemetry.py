@@ -68,6 +68,7 @@ class StreamStatistics:
     joined: bool = True
     draining: bool = False
     dead_letter_limit_reached: bool = False
+    job_notes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class AccountTelemetry:
         self._units = telemetry.units.labels(*self._names)
         self._job_duration = telemetry.job_duration.labels(*self._names)
         self._job_polls = telemetry.job_polls.labels(*self._names)
+        self._resumed = telemetry.resumed.labels(*self._names)
 
     def request(self, operation: str, outcome: str, seconds: float) -> None:
         """One HTTP request ended: `outcome` is a status class such as `2xx`, or `error`."""
@@ -209,6 +211,10 @@ class AccountTelemetry:
         """A job was answered so long after it was submitted, at that many polls."""
         self._job_duration.observe(seconds)
         self._job_polls.observe(polls)
+
+    def resumed(self, documents: int) -> None:
+        """A job of an earlier life has answered for so many documents."""
+        self._resumed.inc(documents)
 
 
 class Telemetry(Collector):
@@ -277,6 +283,9 @@ class Telemetry(Collector):
         self.units = counter("provider_text_units", "Billed units (Azure: text records of 1,000 characters).", *who)
         self.job_duration = histogram(
             "job_duration_seconds", "From submitting a job to its answer.", _JOB_BUCKETS, *who
+        )
+        self.resumed = counter(
+            "records_resumed", "Records answered by a job that was submitted before a restart or rebalance.", *who
         )
         self.job_polls = histogram("job_polls", "Polls that a job took.", _POLL_BUCKETS, *who)
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop runs what is due.", _LAG_BUCKETS)
@@ -357,6 +366,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
         "Whether (1 or 0) so many documents are refused that they are held back and nothing more is read.",
         "topic",
     )
+    notes = _gauge("job_notes", "Notes of jobs whose documents are not all committed.", "topic")
     now = time.time() * 1000
     for stream in streams:
         offsets = stream.offsets
@@ -364,6 +374,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
         inflight_bytes.add_metric([stream.topic], offsets.bytes)
         limit.add_metric([stream.topic], stream.capacity)
         batches.add_metric([stream.topic], stream.batches)
+        notes.add_metric([stream.topic], stream.job_notes)
         reached.add_metric([stream.topic], stream.dead_letter_limit_reached)
         assigned.add_metric([stream.topic], len(stream.ends))
         oldest = [partition.oldest for partition in offsets.partitions.values() if partition.oldest is not None]
@@ -376,7 +387,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
             lag_seconds.add_metric(names, late)
             gap.add_metric(names, max(0, progress.low_water - progress.committed))
             spread.add_metric(names, max(0, progress.highest + 1 - progress.low_water))
-    yield from (inflight, inflight_bytes, limit, batches, reached, age, assigned, lag, lag_seconds, gap, spread)
+    yield from (inflight, inflight_bytes, limit, batches, notes, reached, age, assigned, lag, lag_seconds, gap, spread)
 
 
 def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:

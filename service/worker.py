@@ -1,16 +1,18 @@
 """`labelstream run`: every stream of a configuration, until told to stop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from service import accounts, health, pipeline
-from service.dispatch import Dispatcher
+from service.delivery import Sink
+from service.dispatch import Account, Dispatcher
 from service.errors import Misconfigured
+from service.ledger import Ledger, NoShelf
 from service.process import settle_memory
 from service.settings import Kafka, Settings, Stream
-from service.streams import kafka, kafka_sink, kafka_transactions
+from service.streams import kafka, kafka_notes, kafka_sink, kafka_transactions
 from service.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
@@ -31,6 +33,7 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
         await check_topics(settings)
         for stream in settings.streams:
             await accounts.probe(ready[name] for name in stream.classify_with)
+        ledgers = [await _ledger(settings.kafka, stream, ready, sink) for stream in settings.streams]
         async with asyncio.TaskGroup() as streams:
             lag = streams.create_task(telemetry.watch_event_loop())
             running = [
@@ -42,9 +45,10 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
                         Dispatcher([ready[name] for name in stream.classify_with]),
                         telemetry=telemetry,
                         stop=stop,
+                        ledger=ledger,
                     )
                 )
-                for stream in settings.streams
+                for stream, ledger in zip(settings.streams, ledgers, strict=True)
             ]
             settle_memory()
             log.info("started", streams=[stream.name for stream in settings.streams], health=url)
@@ -58,6 +62,14 @@ def _source(connection: Kafka, stream: Stream, telemetry: Telemetry) -> kafka.Ka
     if stream.delivery == "exactly_once":
         return kafka_transactions.TransactionalKafkaSource(connection, stream.input, telemetry)
     return kafka.KafkaSource(connection, stream.input)
+
+
+async def _ledger(connection: Kafka, stream: Stream, ready: Mapping[str, Account], sink: Sink) -> Ledger:
+    if not (stream.note_jobs and any(ready[name].has_jobs for name in stream.classify_with)):
+        return Ledger(NoShelf())
+    topic = stream.topic_of_jobs(connection.group_id)
+    await kafka_notes.prepare(connection, topic, stream.input)
+    return Ledger(kafka_notes.KafkaNotes(connection, topic, sink))
 
 
 async def check_topics(settings: Settings) -> None:

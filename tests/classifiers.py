@@ -1,7 +1,7 @@
 """Classifiers that keep the promise of `dispatch.Provider` without a network: a document's class is its first word."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service import settings
@@ -63,19 +63,29 @@ class FirstWord:
 class FirstWordByJobs(FirstWord):
     """The same through jobs, each done `seconds` after it was submitted."""
 
+    cancelled: list[str] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
+
     async def submit(self, documents: Sequence[Document]) -> str:
         if trouble := self.trouble():
             raise trouble
         self.calls.append((now(), [document.text for document in documents]))
-        return str(now() + self.seconds)
+        return f"{now() + self.seconds} {len(self.calls)}"
 
-    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
         if trouble := self.trouble():
             raise trouble
-        return [_outcome(document) for document in documents] if now() >= float(job) else None
+        return (
+            [_outcome(document) for document in documents.values()]
+            if now() >= float(job.split(maxsplit=1)[0])
+            else None
+        )
 
     async def cancel(self, job: str) -> None:
-        assert float(job)
+        self.cancelled.append(job)
+
+    async def clear(self, job: str) -> None:
+        self.cleared.append(job)
 
 
 def _outcome(document: Document) -> Outcome:

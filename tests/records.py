@@ -1,5 +1,6 @@
 """Records and documents for tests."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -30,3 +31,8 @@ def written(offset: int, text: str, *, partition: Partition = INPUT, **fields: A
 
 def document(offset: int, text: str = "text", *, partition: Partition = INPUT, language: str | None = None) -> Document:
     return Document(record(offset, text.encode(), partition=partition), str(offset), text, language, 1_700_000_000.5)
+
+
+def numbered(documents: Sequence[Document]) -> dict[int, Document]:
+    """Documents as a job is asked after them: by their numbers in it."""
+    return dict(enumerate(documents))

@@ -10,6 +10,7 @@ from service.delivery import ExactlyOnce, Finished
 from service.dispatch import Dispatcher
 from service.documents import Classified, ClassScore, Position, Record
 from service.errors import Fenced
+from service.ledger import Ledger, NoShelf
 from service.offsets import METADATA_LIMIT, Mark, Offsets, Partition, decode
 from service.pipeline import run
 from service.routing import Message
@@ -61,7 +62,7 @@ class Desk:
         self.offsets = Offsets(10_000, 10**9, metadata_limit)
         self.telemetry = Telemetry()
         events = self.telemetry.stream("incoming", lambda: None)  # type: ignore[arg-type,return-value]
-        self.delivery = ExactlyOnce(STREAM, self.broker, self.offsets, events)
+        self.delivery = ExactlyOnce(STREAM, self.broker, self.offsets, ledger=Ledger(NoShelf()), telemetry=events)
         for partition in (INPUT, OTHER):
             self.offsets.assign(partition, None)
 

@@ -1,7 +1,7 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import pytest
@@ -323,8 +323,8 @@ async def test_a_document_whose_jobs_are_always_lost_is_found_while_others_are_a
 class FailsPoisoned(FirstWordByJobs):
     """Has jobs that fail as a whole for what is in one of their documents."""
 
-    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
-        if any(document.text.startswith(POISON) for document in documents):
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
+        if any(document.text.startswith(POISON) for document in documents.values()):
             raise Rejected("the job failed for a document")
         return await super().poll(job, documents)
 

@@ -1,9 +1,9 @@
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from statistics import mean
+from statistics import mean, median
 
 import pytest
 
@@ -11,7 +11,7 @@ from service.documents import Classified, ClassScore, Document, Outcome
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.jobs import PollTimes, follow
 from tests.clock import now, virtual_time
-from tests.records import document
+from tests.records import document, numbered
 
 DOCUMENTS = [document(0), document(1)]
 ANSWER: list[Outcome] = [Classified((ClassScore(each.id, 1.0),)) for each in DOCUMENTS]
@@ -26,6 +26,7 @@ class JobService:
     faults: list[CallFailed] = field(default_factory=list)
     polls: list[float] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
     _due: dict[str, float] = field(default_factory=dict)
     _names: "count[int]" = field(default_factory=count)
 
@@ -36,17 +37,20 @@ class JobService:
         self._due[name] = now() + self.duration()
         return name
 
-    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
         await asyncio.sleep(0.01)
         self.polls.append(now())
         if self.faults:
             raise self.faults.pop(0)
         if now() < self._due[job]:
             return None
-        return [Classified((ClassScore(each.id, 1.0),)) for each in documents]
+        return [Classified((ClassScore(each.id, 1.0),)) for each in documents.values()]
 
     async def cancel(self, job: str) -> None:
         self.cancelled.append(job)
+
+    async def clear(self, job: str) -> None:
+        self.cleared.append(job)
 
 
 def after(seconds: float) -> Callable[[], float]:
@@ -54,7 +58,10 @@ def after(seconds: float) -> Callable[[], float]:
 
 
 async def ask(service: JobService, times: PollTimes | None = None, deadline: float = 600) -> tuple[list[Outcome], int]:
-    return await follow(service, DOCUMENTS, times or PollTimes(), deadline, lambda _: None)
+    job = await service.submit(DOCUMENTS)
+    return await follow(
+        service, job, numbered(DOCUMENTS), times or PollTimes(), deadline=deadline, setback=lambda _: None
+    )
 
 
 @virtual_time
@@ -103,6 +110,35 @@ def test_jobs_that_are_always_done_at_once_are_learnt_from_for_ever() -> None:
     assert 0 < times.first() < 0.01
 
 
+@pytest.mark.parametrize("duration", [0.02, 1.0, 4.0, 60.0, 400.0])
+def test_the_first_jobs_of_a_service_that_nobody_knows_take_few_polls_each(duration: float) -> None:
+    times, polls = PollTimes(), list[int]()
+
+    @virtual_time
+    async def jobs() -> None:
+        service = JobService(after(duration))
+        for _ in range(4):  # rounds of eight at a time
+            polls.extend(taken for _, taken in await asyncio.gather(*(ask(service, times, 7_200) for _ in range(8))))
+
+    jobs()
+    assert max(polls[:8]) <= 20
+    assert median(polls) <= 2.5
+    assert max(polls[16:]) <= 3
+
+
+@virtual_time
+async def test_a_job_that_was_submitted_long_ago_is_looked_at_at_once_and_teaches_nothing() -> None:
+    service, times = JobService(after(0)), PollTimes(first_guess=100)
+    job = await service.submit(DOCUMENTS)
+    began = now()
+    outcomes, polls = await follow(
+        service, job, {1: DOCUMENTS[1]}, times, deadline=600, setback=lambda _: None, age=5_000
+    )
+    assert (outcomes, polls) == (ANSWER[1:], 1)
+    assert now() - began < 1
+    assert times.first() == 100
+
+
 @virtual_time
 async def test_what_is_learnt_is_the_jobs_own_time_however_long_its_submission_waited() -> None:
     times, chance = PollTimes(), random.Random(1)  # noqa: S311  repeatable
@@ -116,7 +152,10 @@ async def test_what_is_learnt_is_the_jobs_own_time_however_long_its_submission_w
 async def test_a_poll_that_fails_for_a_passing_reason_does_not_lose_the_job() -> None:
     faults: list[CallFailed] = [Throttled("slow down", 7.0), Unavailable("502"), Throttled("slow down")]
     service, setbacks = JobService(after(0.1), faults=list(faults)), list[CallFailed]()
-    outcomes, polls = await follow(service, DOCUMENTS, PollTimes(), 600, setbacks.append)
+    job = await service.submit(DOCUMENTS)
+    outcomes, polls = await follow(
+        service, job, numbered(DOCUMENTS), PollTimes(), deadline=600, setback=setbacks.append
+    )
     assert outcomes == ANSWER
     assert setbacks == faults
     assert polls == 4

@@ -6,7 +6,7 @@ looked at: a task has results, or the job has failed for the reasons it gives.
 """
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any
@@ -52,8 +52,8 @@ class AzureLanguage:
             raise self._resource.failure(answer, At.REQUEST)
         return self._resource.submitted(answer)
 
-    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
-        """The outcomes of the documents submitted as `job`, in their order; None while there are none.
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
+        """The outcomes of these documents of `job`, in their order; None while there are none.
 
         Raises JobLost when none will come (also for a job of another endpoint), Rejected when the job failed for what
         is in its documents, and Throttled, Unavailable and Misconfigured.
@@ -67,7 +67,7 @@ class AzureLanguage:
             raise self._ended(page)
         if status not in DONE:
             return None
-        asked = {str(number): document for number, document in enumerate(documents)}
+        asked = {str(number): document for number, document in documents.items()}
         answers = self._read(page, asked)
         if not answers:
             raise self._ended(page)
@@ -94,6 +94,9 @@ class AzureLanguage:
         ended = {400, 409}  # the documentation does not say which of the two a finished job gives
         if not (answer.is_success or answer.status_code in ended):
             raise self._resource.failure(answer, At.POLL)
+
+    async def clear(self, job: str) -> None:
+        """As `jobs.JobProvider.clear`: the service does, after a day."""
 
     async def probe(self) -> None:
         """Ask after a job that cannot exist, which costs nothing: not found means reached and let in.
@@ -126,10 +129,12 @@ class AzureLanguage:
             results = item.get("results") or {"documents": ()}
             for answer in results["documents"]:
                 number = answer["id"]
-                yield number, _classified(answer, asked[number].text)
+                if number in asked or not _is_number(number):
+                    yield number, _classified(answer, asked[number].text)
             for failed in results.get("errors") or ():
                 number = failed["id"]
-                yield number, self._refused(failed["error"], asked[number])
+                if number in asked or not _is_number(number):
+                    yield number, self._refused(failed["error"], asked[number])
 
     def _refused(self, error: dict[str, Any], document: Document) -> Refused:
         why = self._resource.refused(codes_of(error), str(document.record.position))
@@ -143,6 +148,11 @@ class AzureLanguage:
                 if isinstance(item, dict):
                     errors += (*_list(item.get("errors")), item.get("error"))
         return self._resource.ended([code for error in errors for code in codes_of(error)], word(page["status"]))
+
+
+def _is_number(number: object) -> bool:
+    """Whether a job can have a document under it, which may be another's to ask for."""
+    return isinstance(number, str) and number.isdecimal() and int(number) < AzureLanguage.documents_per_call
 
 
 def _body(documents: Sequence[Document], tasks: object) -> bytes:

@@ -9,9 +9,10 @@ A job is started under a token made from all that it is about, so a submission t
 process, finds the job that is there and pays once. Only when that job is lost is there a new token.
 
 No operation stops a classification job. To cancel one is to delete its documents, which ends a job that has not read
-them yet, and to leave what it will write. A process that ends with jobs out leaves all of it: the next one, given the
-same documents, finds them again. Where a job's results leave out single documents these are refused; where they hold
-nothing at all the job is lost. Of what the service says of a failed job only the code before the colon is kept.
+them yet, and to leave what it will write. Both are deleted once what came of a job is safe, and only then: a process
+that ends before leaves all of it, and the next one finds it. Where a job's results leave out single documents these are
+refused; where they hold nothing at all the job is lost. Of what the service says of a failed job only the code before
+the colon is kept.
 
 The credentials have to allow `comprehend:StartDocumentClassificationJob`, `…:DescribeDocumentClassificationJob` and
 `…:DescribeDocumentClassifier`, `iam:PassRole` for the role, and `s3:PutObject`, `…:GetObject`, `…:DeleteObject` and
@@ -125,13 +126,14 @@ class ComprehendJobs:
             settings.output_uri,
             self._encrypted,
         )
+        self._read_from: dict[str, str] = {}  # what the results of jobs are called, until they are cleared
         self._lost: set[str] = set()  # grows by one with each job that is lost, which takes minutes
 
     def __repr__(self) -> str:
         return f"ComprehendJobs({self._client.host!r}, {self.model!r}, {self.task!r})"
 
     async def submit(self, documents: Sequence[Document]) -> str:
-        """Put the documents and start a job; gives its token and id.
+        """Put the documents and start a job; gives its token, how many documents it has, and its id.
 
         Raises Throttled, Unavailable, Rejected and Misconfigured.
         """
@@ -153,25 +155,32 @@ class ComprehendJobs:
         job = answer.get("JobId")
         if not (isinstance(job, str) and _JOB_ID.fullmatch(job)):
             raise self._client.malformed("no job")
-        return f"{token}/{job}"
+        return f"{token}/{len(documents)}/{job}"
 
-    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
         """The outcomes in the order of `documents`, None while the job is not done.
 
         Raises JobLost, Throttled, Unavailable and Misconfigured.
         """
-        token, _, job_id = job.partition("/")
+        _, size, job_id = job.split("/")
         try:
-            return await self._results(token, job_id, documents)
+            return await self._results(job_id, documents, int(size))
         except JobLost:
             await self.cancel(job)
             raise
 
     async def cancel(self, job: str) -> None:
         """Give a job up: its documents are deleted, and the next job of theirs is another."""
-        token, _, _ = job.partition("/")
+        token, _, _ = job.split("/")
         self._lost.add(token)
         await self._delete(self._input, f"{token}.txt")
+
+    async def clear(self, job: str) -> None:
+        """Delete the documents of a job, and its results where they have been read."""
+        token, _, job_id = job.split("/")
+        await self._delete(self._input, f"{token}.txt")
+        if name := self._read_from.pop(job_id, None):
+            await self._delete(self._output, name)
 
     async def probe(self) -> None:
         """Look at the classifier and into both folders, which costs next to nothing.
@@ -230,7 +239,7 @@ class ComprehendJobs:
         except Declined as no:
             raise _failure(str(no), At.REQUEST, no.code) from None
 
-    async def _results(self, token: str, job_id: str, documents: Sequence[Document]) -> list[Outcome] | None:
+    async def _results(self, job_id: str, documents: Mapping[int, Document], size: int) -> list[Outcome] | None:
         try:
             answer = await self._client.call("describe_document_classification_job", JobId=job_id)
         except Declined as no:
@@ -241,9 +250,8 @@ class ComprehendJobs:
                 name = self._output.name(job)
                 if name is None:
                     raise JobLost(f"{self._client.host}: a job wrote its results elsewhere than below output_uri")
-                outcomes = await self._read(name, documents)
-                await self._delete(self._input, f"{token}.txt")
-                await self._delete(self._output, name)
+                outcomes = await self._read(name, documents, size)
+                self._read_from[job_id] = name
                 return outcomes
             case "FAILED" | "STOPPED" as status:
                 raise self._ended(status, job.get("Message"))
@@ -256,14 +264,14 @@ class ComprehendJobs:
         told = f"{self._client.host}: a job ended as {status} ({code[0] if code else 'no code given'})"
         return _failure(told, At.JOB, code[0] if code else NO_CODE)
 
-    async def _read(self, name: str, documents: Sequence[Document]) -> list[Outcome]:
-        most = _ROOM + len(documents) * _ROOM_A_DOCUMENT
+    async def _read(self, name: str, documents: Mapping[int, Document], size: int) -> list[Outcome]:
+        most = _ROOM + size * _ROOM_A_DOCUMENT
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as archive:
             try:
                 key = self._output.key(name)
                 if not await self._s3.download(archive, most, Bucket=self._output.bucket, Key=key):
                     raise JobLost(f"the results of a job are longer than {most:,} bytes")
-                return await asyncio.to_thread(_outcomes, archive, most, documents, self.task)
+                return await asyncio.to_thread(_outcomes, archive, most, documents, size, self.task)
             except Declined as no:
                 raise JobLost(f"the results of a job are gone ({no.code})") from None
             except _UNREADABLE as error:
@@ -319,20 +327,20 @@ def _lines(documents: Sequence[Document]) -> bytes:
     return b"%b\n" % "\n".join(lines).encode().ljust(_LEAST_BYTES)
 
 
-def _outcomes(archive: IO[bytes], most: int, documents: Sequence[Document], task: str) -> list[Outcome]:
+def _outcomes(archive: IO[bytes], most: int, documents: Mapping[int, Document], size: int, task: str) -> list[Outcome]:
     """What the results say of each document. Raises JobLost and Misconfigured, and what is in `_UNREADABLE`."""
     archive.seek(0)
-    found: dict[int, Outcome] = {}
+    found: dict[int, Outcome | None] = {}
     for line in _predictions(archive, most):
         answer = orjson.loads(line)
         number = int(str(answer["Line"]))
-        if not 0 <= number < len(documents) or number in found:
+        if not 0 <= number < size or number in found:
             raise ValueError(number)
-        found[number] = _outcome(answer, documents[number], task)
+        found[number] = _outcome(answer, documents[number], task) if number in documents else None
     if not found:
         raise JobLost("a job has no results")
     missing = Refused(Reason.REFUSED_BY_CLASSIFIER, "the results of its job leave it out")
-    return [found.get(number, missing) for number in range(len(documents))]
+    return [found.get(number) or missing for number in documents]
 
 
 def _predictions(archive: IO[bytes], most: int) -> Iterator[bytes]:

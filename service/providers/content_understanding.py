@@ -65,7 +65,7 @@ class ContentUnderstanding:
             await self.probe()  # one that is not ready yet is no document's fault
         raise failure
 
-    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
         """The outcome of the document submitted as `job`; None while there is none.
 
         Raises JobLost when none will come (also for a job of another endpoint), Rejected when the job failed for what
@@ -85,7 +85,7 @@ class ContentUnderstanding:
         except (AttributeError, KeyError, TypeError, ValueError):
             raise self._resource.malformed("results of another shape") from None
         if outcome is None:
-            (document,) = documents
+            (document,) = documents.values()
             raise JobLost(f"{self._resource.host}: a finished job found nothing in {document.record.position}")
         return [outcome]
 
@@ -96,6 +96,9 @@ class ContentUnderstanding:
             answer = await self._resource.ask("DELETE", job)
             if not answer.is_success:
                 raise self._resource.failure(answer, At.POLL)
+
+    async def clear(self, job: str) -> None:
+        """As `jobs.JobProvider.clear`: the service does, after a day."""
 
     async def probe(self) -> None:
         """Look whether the classifier or analyzer is there and ready, which costs nothing.

@@ -1,5 +1,6 @@
 """What is read, who classifies it, and where the answers go."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -9,6 +10,8 @@ from pydantic import (
 )
 
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic
+
+_LONGEST_TOPIC = 249
 
 
 class Fields(Branch):
@@ -123,6 +126,10 @@ class Stream(Branch):
     """Whether a crash may repeat results; with `exactly_once`, readers of committed transactions see each once."""
     commit_every: Annotated[Seconds, Field(gt=0)] | None = None
     """How often is committed what is done; else every second, or every 200ms with `exactly_once`."""
+    note_jobs: bool = True
+    """Whether jobs are noted while they are under way, so that a restart asks after them instead of paying again."""
+    jobs_topic: Topic | None = None
+    """The topic with these notes, made like the input's where there is none; else `GROUP.INPUT.jobs`."""
     drain: Seconds = 25.0
     """How long a stop or a rebalance waits for what is out at a classifier."""
 
@@ -133,6 +140,8 @@ class Stream(Branch):
 
     @model_validator(mode="after")
     def _no_loop(self) -> Self:
+        if self.jobs_topic in {self.input, *self.topics_written}:
+            raise ValueError(f"jobs_topic {self.jobs_topic!r} is used for something else: it needs one of its own")
         if self.input in self.topics_written:
             raise ValueError(f"the input topic {self.input!r} is also written to: documents would go round for ever")
         return self
@@ -141,6 +150,10 @@ class Stream(Branch):
     def seconds_between_commits(self) -> float:
         """What `commit_every` says, or is when it says nothing."""
         return self.commit_every or (0.2 if self.delivery == "exactly_once" else 1.0)
+
+    def topic_of_jobs(self, group: str) -> str:
+        """What `jobs_topic` says, or is when it says nothing."""
+        return self.jobs_topic or re.sub("[^A-Za-z0-9._-]", "-", f"{group}.{self.input}.jobs")[-_LONGEST_TOPIC:]
 
     @property
     def topics_written(self) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from service.documents import Record
+from service import notes
+from service.documents import Position, Record
 from service.errors import Fenced
+from service.notes import Note
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room
 from service.pipeline import Owner
 from service.routing import Message
@@ -132,6 +134,37 @@ class TransactionalMemorySource(MemorySource):
         await self.commit({partition: mark})
         await self._sink.publish(messages)
         return []
+
+
+class MemoryNotes:
+    """Notes of jobs among the messages of a sink, in a topic of theirs."""
+
+    def __init__(self, sink: "MemorySink", topic: str = "jobs") -> None:
+        self._sink = sink
+        self._topic = topic
+
+    async def read(self, partitions: Iterable[Partition]) -> list[Note]:
+        """As `ledger.Shelf.read`."""
+        wanted, kept = set(partitions), dict[tuple[Partition, bytes | None], bytes | None]()
+        for message in self._sink.to(self._topic):
+            kept[Partition(*message.source[:2]), message.key] = message.value
+        found = [notes.read(partition, value) for (partition, _), value in kept.items() if value]
+        return [note for note in found if note and note.partition in wanted]
+
+    async def write(self, kept: Sequence[Note]) -> None:
+        """As `ledger.Shelf.write`."""
+        await self._sink.publish([self._message(note, notes.written(note)) for note in kept])
+
+    async def erase(self, erased: Sequence[Note]) -> None:
+        """As `ledger.Shelf.erase`."""
+        await self._sink.publish(self.erasing(erased))
+
+    def erasing(self, erased: Sequence[Note]) -> list[Message]:
+        """As `ledger.Shelf.erasing`."""
+        return [self._message(note, None) for note in erased]
+
+    def _message(self, note: Note, value: bytes | None) -> Message:
+        return Message(self._topic, note.key.encode(), value, (), Position(*note.partition, note.last))
 
 
 class MemorySink:

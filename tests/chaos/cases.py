@@ -76,6 +76,7 @@ def _row(case: Case, mode: str, size: Size, found: Accounted, *, allowed: int, n
     letters = case.dead_letters(size)
     met = (
         found.lost == 0
+        and found.submitted_twice == 0
         and found.duplicates <= most
         and found.dead_letters == letters
         and found.misrouted <= (2 * most if mode == "at_least_once" else 0)
@@ -88,10 +89,10 @@ def _row(case: Case, mode: str, size: Size, found: Accounted, *, allowed: int, n
         found.duplicates,
         found.submitted_twice,
         found.dead_letters,
-        f"lost 0, duplicates ≤ {most}, dead letters {letters}",
+        f"lost 0, duplicates ≤ {most}, submitted twice 0, dead letters {letters}",
         met,
         round(seconds, 1),
-        note,
+        f"{note}; submitted again, as the worker died before its job was noted: {found.submitted_unnoted}",
     )
 
 

@@ -5,8 +5,7 @@ import socket
 import threading
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,18 +22,20 @@ _PATIENCE = 30.0
 
 
 class Endpoint:
-    """Knows how often each text was accepted; `trouble` is one of `TROUBLES`, or empty."""
+    """Knows the jobs in which each text was accepted; `trouble` is one of `TROUBLES`, or empty."""
 
     def __init__(self, seconds: float = 0.2) -> None:
-        self.accepted: Counter[str] = Counter()
+        self.accepted: dict[str, list[str]] = {}
         self.trouble = ""
         self.url = ""
         self._seconds = seconds
         self._jobs: dict[str, tuple[float, list[dict[str, str]]]] = {}
 
-    def submitted_twice(self) -> int:
-        """Texts that were paid for more than once."""
-        return sum(1 for count in self.accepted.values() if count > 1)
+    def submitted_twice(self, noted: Collection[str]) -> tuple[int, int]:
+        """How many texts were paid for again though their job had been noted, and how many as it had not been."""
+        again = [jobs[:-1] for jobs in self.accepted.values() if len(jobs) > 1]
+        in_spite = sum(any(job in noted for job in earlier) for earlier in again)
+        return in_spite, len(again) - in_spite
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -64,8 +65,9 @@ class Endpoint:
         if any(POISON in document["text"] for document in documents):
             refusal = {"code": "InvalidRequest", "innererror": {"code": "InvalidDocument", "message": "no"}}
             return JSONResponse({"error": {"message": "no", **refusal}}, 400)
-        self.accepted.update(document["text"] for document in documents)
         job = str(uuid.uuid4())
+        for each in documents:
+            self.accepted.setdefault(each["text"], []).append(job)
         self._jobs[job] = time.monotonic() + self._seconds, documents
         where = f"{self.url}/language/analyze-text/jobs/{job}?{request.url.query}"
         return Response(status_code=202, headers={"operation-location": where})

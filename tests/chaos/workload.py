@@ -35,6 +35,7 @@ class Accounted:
     lost: int
     duplicates: int
     submitted_twice: int
+    submitted_unnoted: int
     dead_letters: int
     misrouted: int
 
@@ -128,15 +129,22 @@ class Workload:
         ends = topics.ends(self.broker.bootstrap, self.input)
         documents = {Position(self.input, number, offset) for number, end in ends.items() for offset in range(end)}
         texts = Counter(_class(result) for result in results)
+        again, unnoted = self.endpoint.submitted_twice(self._noted())
         twice = (counted.total() - len(counted)) + (len(letters) - len(dead))
         return Accounted(
             documents=len(documents),
             lost=len(documents - counted.keys() - dead),
             duplicates=twice,
-            submitted_twice=self.endpoint.submitted_twice(),
+            submitted_twice=again,
+            submitted_unnoted=unnoted,
             dead_letters=len(dead),
             misrouted=sum(_class(copy) != "access" for copy in copies) + abs(texts["access"] - len(copies)),
         )
+
+    def _noted(self) -> set[str]:
+        """The jobs of which there has ever been a note."""
+        kept = (orjson.loads(note.value) for note in self._read(f"{self.group}.{self.input}.jobs") if note.value)
+        return {note["name"].split("?")[0].rsplit("/", 1)[-1] for note in kept}
 
     def _read(self, topic: str) -> list[Read]:
         return topics.read(self.broker.bootstrap, topic)

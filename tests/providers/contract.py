@@ -20,6 +20,7 @@ from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttl
 from service.jobs import PollTimes, follow
 from tests.providers.conftest import Replay, Reply
 from tests.providers.networks import bystander, raw
+from tests.records import numbered
 
 Provider = CallProvider | JobbingProvider
 
@@ -143,7 +144,7 @@ async def answer(provider: Provider, documents: Sequence[Document]) -> list[Outc
     if not isinstance(provider, JobbingProvider):
         return await provider.classify(documents)
     job = await provider.submit(documents)
-    while (outcomes := await provider.poll(job, documents)) is None:
+    while (outcomes := await provider.poll(job, numbered(documents))) is None:
         pass
     return outcomes
 
@@ -344,12 +345,14 @@ class JobContract(RemoteContract):
         provider = jobbing(harness)
         job = await provider.submit([document()])
         for _ in range(3):
-            assert await provider.poll(job, [document()]) is None
+            assert await provider.poll(job, numbered([document()])) is None
 
     async def test_a_job_is_pending_until_its_deadline_and_lost_then(self, harness: JobHarness) -> None:
         harness.replay.answer(harness.submitted(), harness.at_work("queued for tea"), *harness.cancelled())
+        provider, documents = jobbing(harness), [document()]
+        job = await provider.submit(documents)
         with pytest.raises(JobLost, match="job_deadline"):
-            await follow(jobbing(harness), [document()], PollTimes(0.002), 0.0, lambda _: None)
+            await follow(provider, job, numbered(documents), PollTimes(0.002), deadline=0.0, setback=lambda _: None)
 
     async def test_a_job_that_expired_or_is_unknown_is_lost(self, harness: JobHarness) -> None:
         for reply in harness.gone:
@@ -381,7 +384,7 @@ class JobContract(RemoteContract):
         outcomes: list[Outcome] | None = None
         while outcomes is None:
             try:
-                outcomes = await provider.poll(job, [document()])
+                outcomes = await provider.poll(job, numbered([document()]))
             except Unavailable as error:
                 setbacks.append(error)
         assert (outcomes, len(setbacks)) == (expected, 1)
@@ -398,7 +401,7 @@ class LocatedJobContract(JobContract):
     async def test_a_job_at_another_address_is_lost_and_nobody_is_asked(self, harness: JobHarness) -> None:
         async with bystander() as (other, heard):
             for ask in (
-                jobbing(harness).poll(f"http://{other}/jobs/1", [document()]),
+                jobbing(harness).poll(f"http://{other}/jobs/1", numbered([document()])),
                 jobbing(harness).cancel(f"http://{other}/jobs/1"),
             ):
                 with pytest.raises(JobLost):

@@ -17,6 +17,7 @@ from service.transport import PacedClient
 from tests.providers.conftest import Replay, Reply, client
 from tests.providers.documented import Documented, files
 from tests.providers.networks import bystander, listening, raw
+from tests.records import numbered
 
 KEY = "4n4zur3k3yth4t1sn0tt0b3s33n"
 JOBS = "/language/analyze-text/jobs"
@@ -76,7 +77,7 @@ def fault(code: str, inner: str = "", message: str = "No.") -> dict[str, object]
 
 async def polled(replay: Replay, http: PacedClient, body: object, *documents: Document) -> list[Outcome] | None:
     replay.answer(Reply(200, body))
-    return await azure(replay.url, http).poll(job_at(replay), documents or [document()])
+    return await azure(replay.url, http).poll(job_at(replay), numbered(documents or [document()]))
 
 
 # The documented examples
@@ -126,7 +127,7 @@ async def test_the_requests_are_those_documented(name: str, replay: Replay, http
             elif request["method"] == "POST":
                 job = await provider.submit(documents)
             elif "skip=" not in request["query"]:  # later pages are asked for by the same poll as the first
-                await provider.poll(job, documents)
+                await provider.poll(job, numbered(documents))
     documented.check(replay, KEY)
 
 
@@ -134,7 +135,7 @@ async def outcomes_of(name: str, replay: Replay, http: PacedClient) -> list[Outc
     documented = Documented.read(f"azure_language/{name}")
     provider, documents = provider_of(documented, replay, http), documents_of(documented)
     job = await provider.submit(documents)
-    while (outcomes := await provider.poll(job, documents)) is None:
+    while (outcomes := await provider.poll(job, numbered(documents))) is None:
         pass
     return outcomes
 
@@ -184,9 +185,9 @@ async def test_a_job_can_be_cancelled_and_is_lost_then(replay: Replay, http: Pac
     provider, documents = provider_of(documented, replay, http), documents_of(documented)
     job = await provider.submit(documents)
     await provider.cancel(job)
-    assert await provider.poll(job, documents) is None
+    assert await provider.poll(job, numbered(documents)) is None
     with pytest.raises(JobLost, match="cancelled"):
-        await provider.poll(job, documents)
+        await provider.poll(job, numbered(documents))
 
 
 REFUSALS: list[tuple[type[CallFailed], float | None, str]] = [
@@ -217,7 +218,7 @@ async def test_a_job_the_service_does_not_know_is_lost(replay: Replay, http: Pac
     provider = provider_of(documented, replay, http)
     with pytest.raises(JobLost):
         await provider.poll(
-            f"{replay.url}{documented.requests[0]['path']}?api-version=2023-04-01", documents_of(documented)
+            f"{replay.url}{documented.requests[0]['path']}?api-version=2023-04-01", numbered(documents_of(documented))
         )
 
 
@@ -228,7 +229,7 @@ async def test_ids_of_documents_may_repeat(replay: Replay, http: PacedClient) ->
     documents = [document("billing", 0, name="same"), document("crash", 1, name="same")]
     replay.answer(ACCEPTED, Reply(200, finished(answer("0", ("billing", 0.9)), answer("1", ("crash", 0.8)))))
     provider = azure(replay.url, http)
-    outcomes = await provider.poll(await provider.submit(documents), documents)
+    outcomes = await provider.poll(await provider.submit(documents), numbered(documents))
     assert outcomes == [Classified((ClassScore(name, score),), 1) for name, score in (("billing", 0.9), ("crash", 0.8))]
 
 
@@ -416,13 +417,13 @@ async def test_units_the_service_counted_come_before_our_own(replay: Replay, htt
         {"status": "succeeded", "tasks": {"items": ["?"]}},
         {"status": "succeeded", "tasks": {"items": [{"results": []}, {"results": {"errors": []}}]}},
         finished("?"),
-        finished(answer("7", ("billing", 0.9))),
+        finished(answer("25", ("billing", 0.9))),
         finished(answer(0, ("billing", 0.9))),
         finished(answer(["0"], ("billing", 0.9))),
         finished(answer("0", ("billing", 0.9)), answer("0", ("crash", 0.9))),
         finished(answer("0", ("billing", 0.9)), errors=[{"id": "0", "error": fault("InvalidArgument")}]),
         finished(errors=[{"id": "0"}]),
-        finished(errors=[{"id": "9", "error": fault("InvalidArgument")}]),
+        finished(errors=[{"id": "25", "error": fault("InvalidArgument")}]),
         finished({"id": "0"}),
         finished({"id": "0", "class": "billing"}),
         finished(answer("0", ("billing", 1.01))),
@@ -483,7 +484,7 @@ async def test_a_poll_that_fails_never_blames_the_documents(
 ) -> None:
     replay.answer(Reply(status, {"error": fault("InvalidRequest", "InvalidDocument")}))
     with pytest.raises(kind) as caught:
-        await azure(replay.url, http).poll(job_at(replay), [document()])
+        await azure(replay.url, http).poll(job_at(replay), numbered([document()]))
     assert type(caught.value) is kind
 
 
@@ -497,14 +498,14 @@ async def test_a_page_that_leads_to_itself_is_left(replay: Replay, http: PacedCl
     page = Reply(200, finished(answer("0", ("billing", 0.9)), nextLink=f"{JOB}&skip=1"))
     replay.answer(page, page)
     with pytest.raises(Unavailable, match="without an end"):
-        await azure(replay.url, http).poll(job_at(replay), [document("one", 0), document("two", 1)])
+        await azure(replay.url, http).poll(job_at(replay), numbered([document("one", 0), document("two", 1)]))
 
 
 async def test_pages_that_lead_nowhere_are_left(replay: Replay, http: PacedClient) -> None:
     pages = [Reply(200, finished(answer("0", ("a", 0.9)), nextLink=f"{JOB}&skip={number}")) for number in range(26)]
     replay.answer(*pages)
     with pytest.raises(Unavailable, match="without an end"):
-        await azure(replay.url, http).poll(job_at(replay), [document("one", 0), document("two", 1)])
+        await azure(replay.url, http).poll(job_at(replay), numbered([document("one", 0), document("two", 1)]))
 
 
 @pytest.mark.parametrize("link", [5, ["x"], "http://[::", f"{JOB}&skip=\t1", f"{JOB}&skip={'1' * 70_000}"])
@@ -595,12 +596,12 @@ async def test_the_key_is_not_sent_to_another_host(url: str, replay: Replay, htt
             await provider.submit([document()])
         assert "endpoint" in str(refused.value) or "URL" in str(refused.value)
         with pytest.raises(JobLost, match="another endpoint"):
-            await provider.poll(hostile, [document()])
+            await provider.poll(hostile, numbered([document()]))
         with pytest.raises(JobLost, match="another endpoint"):
             await provider.cancel(hostile)
         replay.answer(Reply(200, finished(answer("0", ("billing", 0.9)), nextLink=hostile)))
         with pytest.raises((Misconfigured, Unavailable)):
-            await provider.poll(job_at(replay), [document("one", 0), document("two", 1)])
+            await provider.poll(job_at(replay), numbered([document("one", 0), document("two", 1)]))
         assert not heard
     assert len(replay.requests) == 2
 
@@ -612,7 +613,7 @@ async def test_a_redirect_is_not_followed(status: int, replay: Replay, http: Pac
         provider = azure(replay.url, http)
         calls: list[Callable[[], Awaitable[object]]] = [
             lambda: provider.submit([document()]),
-            lambda: provider.poll(job_at(replay), [document()]),
+            lambda: provider.poll(job_at(replay), numbered([document()])),
             lambda: provider.cancel(job_at(replay)),
             provider.probe,
         ]
@@ -635,13 +636,13 @@ async def test_any_spelling_of_the_endpoint_itself_is_followed(
 ) -> None:
     replay.answer(Reply(202, headers={"Operation-Location": location}), Reply(200, {"status": "running"}))
     provider = azure(replay.url, http)
-    assert await provider.poll(await provider.submit([document()]), [document()]) is None
+    assert await provider.poll(await provider.submit([document()]), numbered([document()])) is None
     assert replay.requests[1].path == path
 
 
 async def test_a_job_of_an_earlier_endpoint_is_lost(replay: Replay, http: PacedClient) -> None:
     with pytest.raises(JobLost, match="another endpoint"):
-        await azure(replay.url, http).poll("https://old.cognitiveservices.azure.com/jobs/1", [document()])
+        await azure(replay.url, http).poll("https://old.cognitiveservices.azure.com/jobs/1", numbered([document()]))
 
 
 ECHO = Reply(401, {"error": fault("401", message=f"the key {KEY} is wrong")}, {"X-Key": KEY})
@@ -742,7 +743,7 @@ async def test_an_answer_that_is_not_http_is_an_outage(sent: bytes, words: str, 
         with pytest.raises(Unavailable, match=f"{host} did not answer: .*{words}"):
             await provider.submit([document()])
         with pytest.raises(Unavailable, match=words):
-            await provider.poll(f"http://{host}/jobs/1", [document()])
+            await provider.poll(f"http://{host}/jobs/1", numbered([document()]))
         with pytest.raises(Unavailable, match=words):
             await provider.cancel(f"http://{host}/jobs/1")
         with pytest.raises(Unavailable, match=words):

@@ -12,6 +12,7 @@ from service.transport import PacedClient
 from tests.providers.conftest import Replay, Reply
 from tests.providers.contract import document
 from tests.providers.test_azure_language import KEY, outcomes_of
+from tests.records import numbered
 
 OCTOBER, JULY = "v3.2-preview.2", "v3.1-preview.ct.1"
 NAMES: dict[str, dict[str, str]] = {
@@ -42,7 +43,7 @@ def a_class(number: int) -> dict[str, object]:
 
 async def polled(version: str, replay: Replay, http: PacedClient, body: object) -> list[Outcome] | None:
     replay.answer(Reply(200, body))
-    return await preview(version, replay, http).poll(f"{replay.url}/jobs/1", [document()])
+    return await preview(version, replay, http).poll(f"{replay.url}/jobs/1", numbered([document()]))
 
 
 async def test_in_october_a_single_label_is_an_object(replay: Replay, http: PacedClient) -> None:
@@ -141,7 +142,9 @@ async def test_partial_completion_gives_what_there_is_only_if_it_is_all(
 ) -> None:
     replay.answer(Reply(200, job(version, [found(a_class(0))], "partiallyCompleted")))
     with pytest.raises(JobLost, match="without an answer"):
-        await preview(version, replay, http).poll(f"{replay.url}/jobs/1", [document("one", 0), document("two", 1)])
+        await preview(version, replay, http).poll(
+            f"{replay.url}/jobs/1", numbered([document("one", 0), document("two", 1)])
+        )
 
 
 @both

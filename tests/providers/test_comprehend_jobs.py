@@ -49,6 +49,7 @@ from tests.providers.s3 import (
     prediction,
     stored,
 )
+from tests.records import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -99,7 +100,7 @@ async def results(
     """What comes of a finished job that left this."""
     buckets.put(data)
     replay.answer(job("COMPLETED"))
-    return await jobs(account).poll(f"a-token/{JOB}", asked)
+    return await jobs(account).poll(f"a-token/{len(asked)}/{JOB}", numbered(asked))
 
 
 def told(replay: Replay, operation: str) -> list[Any]:
@@ -126,28 +127,33 @@ async def test_a_job_is_asked_for_as_documented(single: Account, replay: Replay,
     asked = documents("I was charged twice.", "Where is it?")
     name = await jobs(single).submit(asked)
     buckets.put(archive([prediction("0", ("billing", 0.9)), prediction("1", ("delivery", 0.8), ("billing", 0.1))]))
-    assert await jobs(single).poll(name, asked) is None
-    assert await jobs(single).poll(name, asked) is None
-    assert await jobs(single).poll(name, asked) == [
+    assert await jobs(single).poll(name, numbered(asked)) is None
+    assert await jobs(single).poll(name, numbered(asked)) is None
+    assert await jobs(single).poll(name, numbered(asked)) == [
         Classified((ClassScore("billing", 0.9),), units=3),
         Classified((ClassScore("delivery", 0.8), ClassScore("billing", 0.1)), units=3),
     ]
-    token, _, job_id = name.partition("/")
-    assert job_id == JOB
+    token, size, job_id = name.split("/")
+    assert (size, job_id) == ("2", JOB)
     for received, each in zip(replay.requests, exchanges("job"), strict=True):
         request = each["request"]
         assert {header: received.headers[header.lower()] for header in request["headers"]} == request["headers"]
         assert received.json == json.loads(json.dumps(request["body"]).replace("{token}", token))
 
 
+def best(outcome: Outcome) -> str:
+    assert isinstance(outcome, Classified)
+    return outcome.classes[0].name
+
+
 async def test_documented_ends_are_named_by_what_to_do_next(single: Account, replay: Replay, buckets: Buckets) -> None:
     replay.answer(*replies("job_failed"))
     with pytest.raises(Misconfigured, match=r"NO_READ_ACCESS_TO_INPUT.*check data_access_role_arn, input_uri"):
-        await jobs(single).poll(f"a/{JOB}", documents("a"))
+        await jobs(single).poll(f"a/1/{JOB}", numbered(documents("a")))
     with pytest.raises(JobLost, match=r"ended as FAILED \(no code given\)"):
-        await jobs(single).poll(f"a/{JOB}", documents("a"))
+        await jobs(single).poll(f"a/1/{JOB}", numbered(documents("a")))
     with pytest.raises(JobLost, match=r"JobNotFoundException: it does not know a job any more"):
-        await jobs(single).poll(f"a/{JOB}", documents("a"))
+        await jobs(single).poll(f"a/1/{JOB}", numbered(documents("a")))
     assert buckets.keys("tickets-in") == []
 
 
@@ -200,7 +206,7 @@ async def test_documents_of_a_lost_job_get_another(single: Account, replay: Repl
     replay.answer(STARTED, job("FAILED"), STARTED, STARTED, STARTED)
     first = await jobs(single).submit(asked)
     with pytest.raises(JobLost):
-        await jobs(single).poll(first, asked)
+        await jobs(single).poll(first, numbered(asked))
     assert buckets.keys("tickets-in") == []
     second = await jobs(single).submit(asked)
     await jobs(single).cancel(second)
@@ -260,7 +266,7 @@ async def test_a_key_encrypts_documents_and_results(replay: Replay, buckets: Buc
 @pytest.mark.parametrize("status", ["SUBMITTED", "IN_PROGRESS", "STOP_REQUESTED", "SOMETHING_NEW"])
 async def test_a_job_that_is_not_done_is_waited_for(status: str, single: Account, replay: Replay) -> None:
     replay.answer(job(status))
-    assert await jobs(single).poll(f"a/{JOB}", documents("a")) is None
+    assert await jobs(single).poll(f"a/1/{JOB}", numbered(documents("a"))) is None
 
 
 @pytest.mark.parametrize(
@@ -291,7 +297,7 @@ async def test_a_poll_that_fails_says_what_to_do_next(
     assert buckets.keys("tickets-out") == []
     replay.answer(reply)
     with pytest.raises(kind, match=words) as caught:
-        await jobs(single).poll(f"a/{JOB}", documents("a"))
+        await jobs(single).poll(f"a/1/{JOB}", numbered(documents("a")))
     assert type(caught.value) is kind
     assert "tr0ub4dor" not in str(caught.value)
 
@@ -411,7 +417,7 @@ async def test_results_that_cannot_be_true_are_none(
 async def test_whatever_results_hold_they_mean_something(single: Account, lines: list[object]) -> None:
     file = io.BytesIO(archive(lines))
     with suppress(CallFailed, *comprehend_jobs._UNREADABLE):
-        outcomes = comprehend_jobs._outcomes(file, 1_000_000, documents("a", "b"), single.provider.task)
+        outcomes = comprehend_jobs._outcomes(file, 1_000_000, numbered(documents("a", "b")), 2, single.provider.task)
         assert [type(outcome) in {Classified, Refused} for outcome in outcomes] == [True, True]
 
 
@@ -442,7 +448,7 @@ async def test_thousands_of_documents_go_in_one_job_through_the_pipeline(replay:
 # What is left
 
 
-async def test_documents_and_results_are_deleted_when_a_job_is_read(
+async def test_documents_and_results_are_deleted_once_what_came_of_a_job_is_safe(
     single: Account, replay: Replay, buckets: Buckets
 ) -> None:
     replay.answer(STARTED)
@@ -450,7 +456,9 @@ async def test_documents_and_results_are_deleted_when_a_job_is_read(
     buckets.put(archive([prediction("0", ("a", 0.9))]))
     assert buckets.keys("tickets-in")
     replay.answer(job("COMPLETED"))
-    await jobs(single).poll(name, documents("a"))
+    await jobs(single).poll(name, numbered(documents("a")))
+    assert len(buckets.keys("tickets-in")) == len(buckets.keys("tickets-out")) == 1
+    await jobs(single).clear(name)
     assert buckets.keys("tickets-in") == buckets.keys("tickets-out") == []
 
 
@@ -460,9 +468,22 @@ async def test_objects_are_kept_where_that_is_asked_for(replay: Replay, buckets:
         name = await jobs(account).submit(documents("a"))
         buckets.put(archive([prediction("0", ("a", 0.9))]))
         replay.answer(job("COMPLETED"))
-        await jobs(account).poll(name, documents("a"))
+        await jobs(account).poll(name, numbered(documents("a")))
+        await jobs(account).clear(name)
         await jobs(account).cancel(name)
     assert len(buckets.keys("tickets-in")) == len(buckets.keys("tickets-out")) == 1
+
+
+async def test_whoever_has_some_documents_of_a_job_reads_those(
+    single: Account, replay: Replay, buckets: Buckets
+) -> None:
+    buckets.put(archive([prediction(str(number), (f"class-{number}", 0.9)) for number in range(4)]))
+    replay.answer(job("COMPLETED"), job("COMPLETED"))
+    asked = documents(*"abcd")
+    for mine in ((3, 1), (0, 2)):
+        outcomes = await jobs(single).poll(f"a-token/4/{JOB}", {number: asked[number] for number in mine})
+        assert outcomes is not None
+        assert [best(outcome) for outcome in outcomes] == [f"class-{number}" for number in mine]
 
 
 async def test_an_answer_is_not_lost_with_an_object_that_stays(
@@ -471,7 +492,8 @@ async def test_an_answer_is_not_lost_with_an_object_that_stays(
     denied = Reply(403, b"<Error><Code>AccessDenied</Code><Message>No.</Message></Error>")
     async with opened(branch(replay.url, replay.url)) as account:  # S3 is whoever answers
         replay.answer(job("COMPLETED"), Reply(200, archive([prediction("0", ("a", 0.9))])), denied, Reply(503))
-        outcomes = await jobs(account).poll(f"a-token/{JOB}", documents(TEXT))
+        outcomes = await jobs(account).poll(f"a-token/1/{JOB}", numbered(documents(TEXT)))
+        await jobs(account).clear(f"a-token/1/{JOB}")
     assert outcomes == [Classified((ClassScore("a", 0.9),), units=3)]
     logged = caplog.text + "".join(capsys.readouterr())  # wherever an earlier test has sent it
     assert "object_left" in logged
@@ -484,9 +506,9 @@ async def test_a_download_that_breaks_off_is_tried_again(replay: Replay) -> None
     async with opened(branch(replay.url, replay.url, keep_objects=True)) as account:
         replay.answer(job("COMPLETED"), Reply(500), job("COMPLETED"), Reply(200, whole))
         with pytest.raises(Unavailable) as caught:
-            await jobs(account).poll(f"a-token/{JOB}", documents("a"))
+            await jobs(account).poll(f"a-token/1/{JOB}", numbered(documents("a")))
         assert type(caught.value) is Unavailable
-        assert await jobs(account).poll(f"a-token/{JOB}", documents("a"))
+        assert await jobs(account).poll(f"a-token/1/{JOB}", numbered(documents("a")))
 
 
 # Looking before asking
@@ -552,7 +574,7 @@ async def test_neither_the_secret_nor_a_text_is_seen_anywhere(
     name = await jobs(single).submit(documents(TEXT))
     replay.answer(job("FAILED", Message=f"{TEXT} {SECRET_KEY}"))
     with pytest.raises(JobLost) as lost:
-        await jobs(single).poll(name, documents(TEXT))
+        await jobs(single).poll(name, numbered(documents(TEXT)))
     seen += [name, *traceback.format_exception(lost.value), caplog.text, *capsys.readouterr()]
     assert "tr0ub4dor" not in "".join(seen)
     assert SECRET_KEY not in "".join(seen)

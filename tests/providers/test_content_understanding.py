@@ -13,6 +13,7 @@ from service.transport import PacedClient
 from tests.providers.conftest import Replay, Reply
 from tests.providers.contract import document
 from tests.providers.documented import Documented, files
+from tests.records import numbered
 
 KEY = "4n4zur3k3yth4t1sn0tt0b3s33n"
 MAY, NOVEMBER = "2025-05-01-preview", "2025-11-01"
@@ -27,7 +28,7 @@ def understanding(version: str, replay: Replay, http: PacedClient, **changes: An
 
 async def polled(replay: Replay, http: PacedClient, body: object) -> list[Outcome] | None:
     replay.answer(Reply(200, body))
-    return await understanding(NOVEMBER, replay, http).poll(f"{replay.url}/jobs/1", [document()])
+    return await understanding(NOVEMBER, replay, http).poll(f"{replay.url}/jobs/1", numbered([document()]))
 
 
 def done(*contents: object, **more: object) -> dict[str, object]:
@@ -51,7 +52,7 @@ async def came_of(name: str, replay: Replay, http: PacedClient) -> list[Outcome]
             elif request["method"] == "DELETE":
                 await provider.cancel(job)
             elif "Results/" in request["path"]:
-                came = await provider.poll(job, [document()])
+                came = await provider.poll(job, numbered([document()]))
             else:
                 await provider.probe()
         except CallFailed as error:

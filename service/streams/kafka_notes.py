@@ -1,0 +1,147 @@
+"""Notes of jobs on Apache Kafka: a compacted topic for each input, with the same partitions.
+
+A note is a message under the note's key, one that is erased a tombstone. Both go out through the sink, so they wait out
+an outage as results do, and come in the order in which they went. Whoever is assigned a partition of the input reads
+the same one here from its beginning, committed transactions only: a note that was erased by a transaction which came to
+nothing is still there.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+
+from service import notes, settings
+from service.delivery import Sink
+from service.documents import Position
+from service.errors import Misconfigured, Unavailable
+from service.notes import Note
+from service.offsets import Partition
+from service.routing import Message
+from service.streams.kafka_clients import connection, consumer_stopped, ms, started, stopped
+
+_AGAIN_EVERY = 1.0
+_CONFIG = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 * 1024**2),  # what is compacted need not be read, and the last segment never is
+    "min.cleanable.dirty.ratio": "0.1",
+    "delete.retention.ms": str(3_600_000),
+}
+
+log = structlog.get_logger(__name__)
+
+
+class KafkaNotes:
+    """The notes of the jobs that hold an input's documents, in a topic."""
+
+    def __init__(self, kafka: settings.Kafka, topic: str, sink: Sink) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._sink = sink
+
+    async def read(self, partitions: Iterable[Partition]) -> list[Note]:
+        """As `ledger.Shelf.read`."""
+        wanted = {partition.number: partition for partition in partitions}
+        while wanted:
+            try:
+                async with asyncio.timeout(self._kafka.request_timeout):
+                    kept = await self._kept(sorted(wanted))
+            except (KafkaError, TimeoutError, Unavailable) as failure:
+                if isinstance(failure, TopicAuthorizationFailedError):
+                    raise Misconfigured(f"topic {self._topic}: the broker does not let this user read it") from None
+                log.warning("notes_wait", topic=self._topic, reason=repr(failure))
+                await asyncio.sleep(_AGAIN_EVERY)
+            else:
+                found = [(number, notes.read(wanted[number], value)) for (number, _), value in kept.items()]
+                if unreadable := [number for number, note in found if note is None]:
+                    log.warning("notes_unreadable", topic=self._topic, partitions=sorted(set(unreadable)))
+                return [note for _, note in found if note is not None]
+        return []
+
+    async def write(self, notes: Sequence[Note]) -> None:
+        """As `ledger.Shelf.write`."""
+        if too_large := await self._sink.publish([self._message(note, written) for note, written in _written(notes)]):
+            log.warning(
+                "note_too_large",
+                topic=self._topic,
+                bytes=max(message.size for message in too_large),
+                advice="raise its max.message.bytes; a restart pays for this job again",
+            )
+
+    async def erase(self, notes: Sequence[Note]) -> None:
+        """As `ledger.Shelf.erase`."""
+        await self._sink.publish(self.erasing(notes))
+
+    def erasing(self, notes: Sequence[Note]) -> list[Message]:
+        """As `ledger.Shelf.erasing`."""
+        return [self._message(note, None) for note in notes]
+
+    def _message(self, note: Note, value: bytes | None) -> Message:
+        position = Position(*note.partition, next(iter(note.claims)))
+        return Message(self._topic, note.key.encode(), value, (), position)
+
+    async def _kept(self, partitions: Sequence[int]) -> dict[tuple[int, bytes | None], bytes]:
+        """The newest value under each key that is not erased."""
+        kept: dict[tuple[int, bytes | None], bytes] = {}
+        consumer = AIOKafkaConsumer(
+            **connection(self._kafka),
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=ms(0.1),
+        )
+        try:
+            await started(consumer, self._kafka)
+            there = [TopicPartition(self._topic, number) for number in partitions]
+            consumer.assign(there)
+            ends = await consumer.end_offsets(there)
+            left = {tp for tp in there if ends[tp] > await consumer.position(tp)}
+            while left:
+                for tp, records in (await consumer.getmany(*left, timeout_ms=ms(0.5))).items():
+                    for record in records:
+                        if record.value:
+                            kept[tp.partition, record.key] = record.value
+                        else:
+                            kept.pop((tp.partition, record.key), None)
+                left = {tp for tp in left if ends[tp] > await consumer.position(tp)}
+        finally:
+            await consumer_stopped(consumer)
+        return kept
+
+
+async def prepare(kafka: settings.Kafka, topic: str, like: str) -> None:
+    """Have a topic for notes, with as many partitions as the input `like`, and as many copies of each.
+
+    Raises Misconfigured where it cannot be made, Unavailable where no broker says.
+    """
+    admin = AIOKafkaAdminClient(**connection(kafka))
+    try:
+        await started(admin, kafka)
+        shape = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}  # asked for, it were made
+        wanted = len(shape.get(like, ()))
+        if not (here := len(shape.get(topic, ()))):
+            copies = max((len(each["replicas"]) for each in shape.get(like, ())), default=1)
+            made = await admin.create_topics([NewTopic(topic, wanted, copies, topic_configs=_CONFIG)])
+            _look(made.topic_errors, f"kafka: the topic {topic!r}, which keeps the jobs under way, cannot be made")
+            log.info("notes_topic_made", topic=topic, partitions=wanted, copies=copies)
+        elif here < wanted:
+            grown = await admin.create_partitions({topic: NewPartitions(wanted)})
+            _look(grown.topic_errors, f"kafka: the topic {topic!r} has fewer partitions than {like!r}")
+            log.info("notes_topic_grown", topic=topic, partitions=wanted)
+    except KafkaError as error:
+        raise Unavailable(f"kafka: no broker says whether there is a topic {topic!r}: {error!r}") from None
+    finally:
+        await stopped(admin.close)
+
+
+def _look(errors: Iterable[Sequence[object]], problem: str) -> None:
+    for _, code, *_ in errors:
+        failure = for_code(code)
+        if code and failure is not TopicAlreadyExistsError:
+            raise Misconfigured(f"{problem}: {failure.__name__}; make it by hand, or set note_jobs to false")
+
+
+def _written(kept: Sequence[Note]) -> list[tuple[Note, bytes]]:
+    return [(note, notes.written(note)) for note in kept]

@@ -1,0 +1,233 @@
+"""A job outlives the process that submitted it: crashes and restarts of a pipeline in memory, with its notes kept."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.dispatch import Dispatcher
+from service.documents import Document
+from service.errors import JobLost, Unavailable
+from service.ledger import Ledger
+from service.notes import Job
+from service.offsets import Mark, Partition
+from service.pipeline import run
+from service.streams.memory import MemoryNotes, MemorySink, MemorySource, TransactionalMemorySource
+from service.telemetry import Telemetry
+from tests.classifiers import FirstWordByJobs, account
+from tests.clock import now, virtual_time
+from tests.records import INPUT, document, written
+from tests.test_pipeline import stream, tickets
+
+OTHER = Partition("incoming", 1)
+
+
+class Life:
+    """One process after another over the same input, output, notes and classifier."""
+
+    def __init__(self, source: MemorySource, sink: MemorySink, provider: FirstWordByJobs) -> None:
+        self.source = source
+        self.sink = sink
+        self.provider = provider
+        self.telemetry = Telemetry()
+
+    @property
+    def results(self) -> list[tuple[int, int]]:
+        return sorted(message.source[1:] for message in self.sink.to("classified"))
+
+    @property
+    def submitted(self) -> int:
+        return sum(len(texts) for _, texts in self.provider.calls)
+
+    def kept(self) -> int:
+        """How many notes there are."""
+        kept = {(message.source.partition, message.key): message.value for message in self.sink.to("jobs")}
+        return sum(value is not None for value in kept.values())
+
+    async def live(self, seconds: float | None = None, *, name: str = "first") -> None:
+        """Run to the end of the input, or until it is killed."""
+        self.telemetry = Telemetry()
+        asked = account(self.provider, name, telemetry=self.telemetry)
+        running = asyncio.create_task(
+            run(
+                stream(classify_with=[name], commit_every="200ms"),
+                self.source,
+                self.sink,
+                Dispatcher([asked]),
+                telemetry=self.telemetry,
+                stop=asyncio.Event(),
+                ledger=Ledger(MemoryNotes(self.sink)),
+            )
+        )
+        await asyncio.wait([running], timeout=seconds)
+        if running.done():
+            await running
+            return
+        sink, self.sink.messages = self.sink.messages[:], []
+        commits = dict(self.source.committed)
+        running.cancel()
+        await asyncio.wait([running])
+        self.sink.messages, self.source.committed = sink, commits  # what it does while it dies, kill -9 has it not do
+
+
+def life(*, exactly_once: bool = False, seconds: float = 10.0, documents: int = 60) -> Life:
+    sink = MemorySink()
+    records = tickets(documents // 2) + tickets(documents // 2, OTHER)
+    source = TransactionalMemorySource(sink, records) if exactly_once else MemorySource(records)
+    return Life(source, sink, FirstWordByJobs(seconds=seconds))
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+def test_a_job_that_was_out_when_the_process_died_is_asked_after_and_not_paid_again(exactly_once: bool) -> None:
+    @virtual_time
+    async def lives() -> None:
+        it = life(exactly_once=exactly_once)
+        for _ in range(3):
+            await it.live(2)
+        assert (it.submitted, it.results) == (60, [])
+        assert it.kept() == 4  # three jobs, one of which has documents of both partitions
+        await it.live()
+        assert it.submitted == 60
+        assert it.results == [(partition, offset) for partition in (0, 1) for offset in range(30)]
+        assert it.kept() == 0
+        who = {"account": "first", "provider": "fake"}
+        assert it.telemetry.registry.get_sample_value("labelstream_records_resumed_total", who) == 60
+
+    lives()
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+@pytest.mark.parametrize("moment", [0.05, 1.0, 1.24, 1.26, 1.3, 1.45, 1.7, 2.9])
+def test_whenever_it_dies_nothing_is_lost_and_nothing_paid_twice(moment: float, exactly_once: bool) -> None:
+    @virtual_time
+    async def lives() -> None:
+        it = life(exactly_once=exactly_once, seconds=1.0, documents=200)
+        await it.live(moment)
+        await it.live()
+        assert it.submitted == 200
+        assert sorted(set(it.results)) == [(partition, offset) for partition in (0, 1) for offset in range(100)]
+        if exactly_once:
+            assert len(it.results) == 200
+        assert it.kept() == 0
+
+    lives()
+
+
+@virtual_time
+async def test_a_job_that_is_lost_meanwhile_gives_its_documents_back() -> None:
+    it = life()
+    await it.live(2)
+    lost = [JobLost("gone")] * 3
+    it.provider = replace(it.provider, trouble=lambda: lost.pop() if lost and now() > 2 else None)
+    with capture_logs() as logs:
+        await it.live()
+    assert sum(entry["event"] == "job_not_resumed" for entry in logs) == 3
+    assert len(it.results) == 60
+    assert it.submitted == 120
+    assert it.kept() == 0
+
+
+@virtual_time
+async def test_an_outage_while_a_job_is_out_does_not_lose_it() -> None:
+    it = life()
+    await it.live(2)
+    it.provider = replace(it.provider, trouble=lambda: Unavailable("502") if 2 < now() < 100 else None)
+    await it.live()
+    assert (it.submitted, len(it.results)) == (60, 60)
+    assert now() > 100
+
+
+@virtual_time
+async def test_a_document_that_stands_in_anothers_place_is_not_given_its_answer() -> None:
+    it = life()
+    await it.live(2)
+    replaced = [written(offset, f"refund {offset}") for offset in range(30)]
+    it.source = MemorySource(replaced + tickets(30, OTHER))
+    await it.live()
+    values = {message.source[1:]: message.value or b"" for message in it.sink.to("classified")}
+    assert all((b'"refund"' in value) == (partition == 0) for (partition, _), value in values.items())
+    assert len(values) == 60
+    assert it.submitted == 90
+
+
+@virtual_time
+async def test_documents_of_a_job_that_do_not_come_again_are_not_waited_for() -> None:
+    it = life()
+    await it.live(2)
+    it.source = MemorySource(tickets(20), ends=False, partitions=[INPUT])
+    living = asyncio.create_task(it.live(60))
+    await living
+    assert it.results == [(0, offset) for offset in range(20)]
+    assert it.submitted == 60
+
+
+@virtual_time
+async def test_jobs_of_an_account_that_is_gone_are_submitted_again() -> None:
+    it = life()
+    await it.live(2)
+    await it.live(name="second")
+    assert (it.submitted, len(it.results)) == (120, 60)
+
+
+@virtual_time
+async def test_jobs_of_another_model_are_submitted_again() -> None:
+    it = life()
+    await it.live(2)
+    it.provider = replace(it.provider, model="newer")
+    await it.live()
+    assert (it.submitted, len(it.results)) == (120, 60)
+
+
+@virtual_time
+async def test_what_a_job_has_left_behind_is_cleared_once_it_is_all_committed() -> None:
+    it = life(seconds=0.1)
+    await it.live()
+    assert len(it.provider.cleared) == len(set(it.provider.cleared)) == 3
+    assert it.provider.cancelled == []
+
+
+@virtual_time
+async def test_a_job_whose_documents_were_all_submitted_again_is_given_up() -> None:
+    it = life(documents=50)
+    await it.live(2)
+    jobs, older = MemoryNotes(it.sink), Ledger(MemoryNotes(it.sink))
+    await older.restore({INPUT: None, OTHER: None})
+    newer = Job("first", "first-word", str(now() + 1), 9e9, 25)
+    await older.note(newer, [document(n, f"billing {n}") for n in range(25)])
+    assert len(await jobs.read([INPUT, OTHER])) == 3
+    await it.live()
+    assert len(it.provider.cancelled) == 1
+    assert (it.submitted, len(it.results)) == (50, 50)
+
+
+class TwoOwners:
+    """A job whose documents have two owners by now."""
+
+    def __init__(self) -> None:
+        self.sink = MemorySink()
+        self.documents = [document(n, f"billing {n}") for n in range(3)]
+        self.documents += [document(n, f"refund {n}", partition=OTHER) for n in range(2)]
+        self.job = Job("first", "model", "job", 1.0, 5)
+
+    async def ledger(self, *partitions: Partition) -> Ledger:
+        ledger = Ledger(MemoryNotes(self.sink))
+        await ledger.restore(dict.fromkeys(partitions))
+        return ledger
+
+    def of(self, partition: Partition) -> Sequence[Document]:
+        return [each for each in self.documents if each.record.position.partition == partition.number]
+
+
+@virtual_time
+async def test_each_owner_asks_for_its_own_part_of_a_job() -> None:
+    two = TwoOwners()
+    await (await two.ledger(INPUT, OTHER)).note(two.job, two.documents)
+    for mine in (INPUT, OTHER):
+        ledger = await two.ledger(mine)
+        assert ledger.claim(two.documents, 0.0) == [each for each in two.documents if each not in two.of(mine)]
+        (resumed,) = ledger.ready(lambda _: 2, 0.0)
+        assert [*resumed.documents.values()] == two.of(mine)
+        await ledger.erase(ledger.superfluous(mine, Mark(3)))
+        assert ledger.done() == []  # the other may still need it
