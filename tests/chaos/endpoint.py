@@ -40,13 +40,7 @@ class Endpoint:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Answer on a free port, in a thread, for the length of the block."""
-        app = Starlette(
-            routes=[
-                Route("/language/analyze-text/jobs", self._submit, methods=["POST"]),
-                Route("/language/analyze-text/jobs/{job}", self._poll, methods=["GET"]),
-                Route("/language/analyze-text/jobs/{job}:cancel", self._cancel, methods=["POST"]),
-            ]
-        )
+        app = Starlette(routes=self._routes())
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
@@ -57,6 +51,27 @@ class Endpoint:
             finally:
                 server.should_exit = server.force_exit = True
                 thread.join(_PATIENCE)
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """The settings of an account that asks here."""
+        return {
+            "provider": "azure_language",
+            "endpoint": self.url,
+            "key": "chaos",
+            "project": "tickets",
+            "deployment": "production",
+            "task": "single_label",
+            "request_timeout": "5s",
+            "limits": {"in_flight": 8},
+        }
+
+    def _routes(self) -> list[Route]:
+        return [
+            Route("/language/analyze-text/jobs", self._submit, methods=["POST"]),
+            Route("/language/analyze-text/jobs/{job}", self._poll, methods=["GET"]),
+            Route("/language/analyze-text/jobs/{job}:cancel", self._cancel, methods=["POST"]),
+        ]
 
     async def _submit(self, request: Request) -> Response:
         documents: list[dict[str, str]] = orjson.loads(await request.body())["analysisInput"]["documents"]

@@ -129,7 +129,7 @@ class Workload:
         ends = topics.ends(self.broker.bootstrap, self.input)
         documents = {Position(self.input, number, offset) for number, end in ends.items() for offset in range(end)}
         texts = Counter(_class(result) for result in results)
-        again, unnoted = self.endpoint.submitted_twice(self._noted())
+        again, unnoted = self.endpoint.submitted_twice(self.noted())
         twice = (counted.total() - len(counted)) + (len(letters) - len(dead))
         return Accounted(
             documents=len(documents),
@@ -141,7 +141,7 @@ class Workload:
             misrouted=sum(_class(copy) != "access" for copy in copies) + abs(texts["access"] - len(copies)),
         )
 
-    def _noted(self) -> set[str]:
+    def noted(self) -> set[str]:
         """The jobs of which there has ever been a note."""
         kept = (orjson.loads(note.value) for note in self._read(f"{self.group}.{self.input}.jobs") if note.value)
         return {note["name"].split("?")[0].rsplit("/", 1)[-1] for note in kept}
@@ -159,18 +159,7 @@ class Workload:
                 "fetch_max_wait": "50ms",
                 "request_timeout": "10s",
             },
-            "accounts": {
-                "endpoint": {
-                    "provider": "azure_language",
-                    "endpoint": self.endpoint.url,
-                    "key": "chaos",
-                    "project": "tickets",
-                    "deployment": "production",
-                    "task": "single_label",
-                    "request_timeout": "5s",
-                    "limits": {"in_flight": 8},
-                }
-            },
+            "accounts": {"endpoint": self.endpoint.account},
             "streams": [
                 {
                     "name": "tickets",

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import httpx
 import orjson
 import yaml
 
@@ -64,6 +65,15 @@ def configuration(folder: Path, tree: Mapping[str, Any], **stream: Any) -> Path:
     return path
 
 
+class Held(NamedTuple):
+    """What a process holds: resident megabytes, open files, threads, and records that it has not finished."""
+
+    megabytes: float
+    files: int
+    threads: int
+    lag: float
+
+
 class Worker:
     """A running `labelstream run`; its log is kept in a file."""
 
@@ -101,6 +111,18 @@ class Worker:
         """The log's lines of one event."""
         lines = [line for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
         return [line for line in map(orjson.loads, lines) if line["event"] == name]
+
+    def held(self) -> Held:
+        """What the process holds now, by /proc and its own metrics."""
+        process = Path(f"/proc/{self._process.pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
+        lag = 0.0
+        if begun := self.events("started"):
+            shown = httpx.get(f"{begun[0]['health']}/metrics").text.splitlines()
+            lag = sum(float(line.split()[-1]) for line in shown if line.startswith("labelstream_consumer_lag_records{"))
+        return Held(
+            int(status["VmRSS"].split()[0]) / 1024, len(list((process / "fd").iterdir())), int(status["Threads"]), lag
+        )
 
     def said(self) -> str:
         """The last of its log."""

@@ -21,7 +21,12 @@ STARTED = well(JobId=JOB, JobStatus="SUBMITTED", DocumentClassifierArn=CLASSIFIE
 
 
 def branch(endpoint_url: str, storage_url: str, **changes: Any) -> settings.ComprehendJobs:
-    settled = {
+    return settings.ComprehendJobs(**settled(endpoint_url, storage_url) | changes)
+
+
+def settled(endpoint_url: str, storage_url: str) -> dict[str, Any]:
+    """An account's settings, as a configuration has them."""
+    return {
         "provider": "comprehend_jobs",
         "classifier_arn": CLASSIFIER_ARN,
         "task": "single_label",
@@ -33,7 +38,6 @@ def branch(endpoint_url: str, storage_url: str, **changes: Any) -> settings.Comp
         "endpoint_url": endpoint_url,
         "storage_url": storage_url,
     }
-    return settings.ComprehendJobs(**settled | changes)
 
 
 class Buckets:
@@ -53,8 +57,8 @@ class Buckets:
         for name in names:
             self._s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
 
-    def put(self, archive: bytes) -> None:
-        self._s3.put_object(Bucket="tickets-out", Key=f"labelstream/{OUTPUT}", Body=archive)
+    def put(self, archive: bytes, name: str = OUTPUT) -> None:
+        self._s3.put_object(Bucket="tickets-out", Key=f"labelstream/{name}", Body=archive)
 
     def keys(self, bucket: str) -> list[str]:
         return [each["Key"] for each in self._s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
@@ -87,9 +91,11 @@ def stored() -> Iterator[Buckets]:
     host, port = server.get_host_and_port()
     buckets = Buckets(f"http://{host}:{port}")
     buckets.create("tickets-in", "tickets-out")
-    yield buckets
-    buckets.close("tickets-in", "tickets-out")
-    server.stop()
+    try:
+        yield buckets
+    finally:
+        buckets.close("tickets-in", "tickets-out")
+        server.stop()
 
 
 def job(status: object, name: str = f"s3://tickets-out/labelstream/{OUTPUT}", **more: object) -> Reply:
