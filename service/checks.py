@@ -1,10 +1,12 @@
 """`labelstream check`: open everything that `run` would open, and say what was found."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from service import accounts
 from service.errors import Misconfigured, Unavailable
-from service.settings import Settings
+from service.settings import Settings, Stream
+from service.streams import kafka_notes, kafka_transactions
 from service.telemetry import Telemetry
 from service.worker import check_topics
 
@@ -27,9 +29,31 @@ async def check(settings: Settings) -> list[Finding]:
         findings += [Finding("kafka", False, line) for line in str(error).splitlines()]
     else:
         findings.append(Finding("kafka", True, f"{settings.kafka.bootstrap_servers} answers and has every topic"))
+        findings += [finding for stream in settings.streams for finding in await _stream(settings, stream)]
     for name in settings.accounts:
         findings.append(await _account(settings, name))
     return findings
+
+
+async def _stream(settings: Settings, stream: Stream) -> list[Finding]:
+    findings = []
+    if stream.delivery == "exactly_once":
+        trying = kafka_transactions.rehearse(settings.kafka, stream.input)
+        findings.append(await _tried(f"streams.{stream.name}.delivery", trying, "transactions can be had"))
+    if settings.notes_jobs(stream):
+        topic = stream.topic_of_jobs(settings.kafka.group_id)
+        trying = kafka_notes.rehearse(settings.kafka, topic, stream.input)
+        said = f"{topic} is there for the jobs under way, or can be made"
+        findings.append(await _tried(f"streams.{stream.name}.jobs_topic", trying, said))
+    return findings
+
+
+async def _tried(what: str, trying: Awaitable[None], said: str) -> Finding:
+    try:
+        await trying
+    except (Misconfigured, Unavailable) as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True, said)
 
 
 async def _account(settings: Settings, name: str) -> Finding:

@@ -129,11 +129,6 @@ class Account:
         self._job_deadline = job_deadline
         self._poll_times = PollTimes()
 
-    @property
-    def has_jobs(self) -> bool:
-        """Whether it answers through jobs."""
-        return self._jobs is not None
-
     def fits(self, characters: int) -> bool:
         """Whether the account takes a document of so many characters at all."""
         return characters <= self.provider.characters_per_document

@@ -1,13 +1,13 @@
 """`labelstream run`: every stream of a configuration, until told to stop."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 
 from service import accounts, health, pipeline
 from service.delivery import Sink
-from service.dispatch import Account, Dispatcher
+from service.dispatch import Dispatcher
 from service.errors import Misconfigured
 from service.ledger import Ledger, NoShelf
 from service.process import settle_memory
@@ -33,7 +33,7 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
         await check_topics(settings)
         for stream in settings.streams:
             await accounts.probe(ready[name] for name in stream.classify_with)
-        ledgers = [await _ledger(settings.kafka, stream, ready, sink) for stream in settings.streams]
+        ledgers = [await _ledger(settings, stream, sink) for stream in settings.streams]
         async with asyncio.TaskGroup() as streams:
             lag = streams.create_task(telemetry.watch_event_loop())
             running = [
@@ -64,12 +64,12 @@ def _source(connection: Kafka, stream: Stream, telemetry: Telemetry) -> kafka.Ka
     return kafka.KafkaSource(connection, stream.input)
 
 
-async def _ledger(connection: Kafka, stream: Stream, ready: Mapping[str, Account], sink: Sink) -> Ledger:
-    if not (stream.note_jobs and any(ready[name].has_jobs for name in stream.classify_with)):
+async def _ledger(settings: Settings, stream: Stream, sink: Sink) -> Ledger:
+    if not (settings.notes_jobs(stream)):
         return Ledger(NoShelf())
-    topic = stream.topic_of_jobs(connection.group_id)
-    await kafka_notes.prepare(connection, topic, stream.input)
-    return Ledger(kafka_notes.KafkaNotes(connection, topic, sink))
+    topic = stream.topic_of_jobs(settings.kafka.group_id)
+    await kafka_notes.prepare(settings.kafka, topic, stream.input)
+    return Ledger(kafka_notes.KafkaNotes(settings.kafka, topic, sink))
 
 
 async def check_topics(settings: Settings) -> None:

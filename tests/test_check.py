@@ -20,6 +20,7 @@ from tests.commands import (
 )
 
 TOPICS = ("tickets.incoming", "tickets.classified", "tickets.dead")
+JOBS = "tickets.incoming.tickets.incoming.jobs"
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +42,21 @@ def checked(folder: Path, settings: dict[str, Any], *options: str) -> CompletedP
 
 
 def test_all_is_well_where_the_topics_are_there_and_the_accounts_let_us_in(tmp_path: Path, model: Path) -> None:
-    with serving(tmp_path, model) as (url, _), mock_broker(*TOPICS) as bootstrap:
+    with serving(tmp_path, model) as (url, _), mock_broker(*TOPICS, JOBS) as bootstrap:
         settings = tree(bootstrap, served_account(url), TOPICS)
         settings["accounts"]["onsite"] = {"provider": "local", "model": str(model)}
         run = checked(tmp_path, settings, "--json")
         assert run.returncode == 0, run.stderr
         findings = found(run)
-        assert findings.keys() == {"configuration", "kafka", "accounts.served", "accounts.onsite"}
+        jobs = "streams.tickets.jobs_topic"
+        assert findings.keys() == {"configuration", "kafka", jobs, "accounts.served", "accounts.onsite"}
         assert all(ok for ok, _ in findings.values())
         assert findings["kafka"][1] == f"{bootstrap} answers and has every topic"
         assert "tickets/production, single_label" in findings["accounts.served"][1]
 
         run = checked(tmp_path, settings)
         assert run.returncode == 0
-        assert [line[:4] for line in run.stdout.splitlines()] == ["ok  "] * 4
+        assert [line[:4] for line in run.stdout.splitlines()] == ["ok  "] * 5
 
         wrong = {"key": "another-key", "project": "tickets"}
         run = checked(tmp_path, tree(bootstrap, served_account(url, **wrong), TOPICS), "--json")

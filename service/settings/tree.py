@@ -68,6 +68,10 @@ class Settings(Branch):
                     )
         return self
 
+    def notes_jobs(self, stream: Stream) -> bool:
+        """Whether there are jobs of this stream to note, and they are to be noted."""
+        return stream.note_jobs and any(hasattr(self.accounts[name], "job_deadline") for name in stream.classify_with)
+
     def stream(self, name: str | None) -> Stream:
         """The stream of that name, or the only one. Raises Misconfigured."""
         names = [stream.name for stream in self.streams]

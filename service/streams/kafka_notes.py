@@ -116,20 +116,30 @@ async def prepare(kafka: settings.Kafka, topic: str, like: str) -> None:
 
     Raises Misconfigured where it cannot be made, Unavailable where no broker says.
     """
+    await _have(kafka, topic, like, validate_only=False)
+
+
+async def rehearse(kafka: settings.Kafka, topic: str, like: str) -> None:
+    """Raise what `prepare` would, and make nothing."""
+    await _have(kafka, topic, like, validate_only=True)
+
+
+async def _have(kafka: settings.Kafka, topic: str, like: str, *, validate_only: bool) -> None:
     admin = AIOKafkaAdminClient(**connection(kafka))
     try:
         await started(admin, kafka)
         shape = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}  # asked for, it were made
-        wanted = len(shape.get(like, ()))
-        if not (here := len(shape.get(topic, ()))):
+        here, wanted = len(shape.get(topic, ())), len(shape.get(like, ()))
+        if not here:
             copies = max((len(each["replicas"]) for each in shape.get(like, ())), default=1)
-            made = await admin.create_topics([NewTopic(topic, wanted, copies, topic_configs=_CONFIG)])
+            new = NewTopic(topic, wanted, copies, topic_configs=_CONFIG)
+            made = await admin.create_topics([new], validate_only=validate_only)
             _look(made.topic_errors, f"kafka: the topic {topic!r}, which keeps the jobs under way, cannot be made")
-            log.info("notes_topic_made", topic=topic, partitions=wanted, copies=copies)
         elif here < wanted:
-            grown = await admin.create_partitions({topic: NewPartitions(wanted)})
+            grown = await admin.create_partitions({topic: NewPartitions(wanted)}, validate_only=validate_only)
             _look(grown.topic_errors, f"kafka: the topic {topic!r} has fewer partitions than {like!r}")
-            log.info("notes_topic_grown", topic=topic, partitions=wanted)
+        if here < wanted and not validate_only:
+            log.info("notes_topic_made", topic=topic, partitions=wanted, before=here)
     except KafkaError as error:
         raise Unavailable(f"kafka: no broker says whether there is a topic {topic!r}: {error!r}") from None
     finally:

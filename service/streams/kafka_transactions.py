@@ -117,7 +117,7 @@ class TransactionalKafkaSource(KafkaSource):
         while partition not in self._producers:
             try:
                 async with asyncio.timeout(self._kafka.request_timeout):
-                    self._producers[partition] = await self._begun(partition)
+                    self._producers[partition] = await _begun(self._kafka, partition.topic, partition.number)
             except (TimeoutError, Unavailable) as failure:
                 await self._wait_out(partition, failure)
 
@@ -133,7 +133,7 @@ class TransactionalKafkaSource(KafkaSource):
         """Whether a transaction whose end nobody heard of was committed. Raises Fenced where another's was."""
         if partition in self._producers:
             return False  # then the last one did end, and well
-        self._producers[partition] = await self._begun(partition)
+        self._producers[partition] = await _begun(self._kafka, partition.topic, partition.number)
         found = (await self._found([TopicPartition(*partition)])).get(TopicPartition(*partition))
         if found not in (mark, self._committed.get(partition)):
             raise self._fenced(partition)
@@ -166,32 +166,6 @@ class TransactionalKafkaSource(KafkaSource):
         await producer.send_offsets_to_transaction(offsets, self._kafka.group_id)
         await producer.commit_transaction()
 
-    async def _begun(self, partition: Partition) -> AIOKafkaProducer:
-        """A producer for a partition, which fences any other. Raises Unavailable or Misconfigured."""
-        producer = AIOKafkaProducer(
-            **connection(self._kafka),
-            transactional_id=f"{self._kafka.group_id}-{partition.topic}-{partition.number}",
-            max_batch_size=LARGEST_ROUND,
-            max_request_size=LARGEST_REQUEST,
-        )
-        try:
-            await started(producer, self._kafka)
-            ready = asyncio.ensure_future(producer._txn_manager.wait_for_pid())  # noqa: SLF001  `start` does not wait
-            sending = producer._sender.sender_task  # noqa: SLF001  where a refusal is raised
-            await asyncio.wait([ready, sending], return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                ready.cancel()
-                sending.result()
-        except KafkaError as error:
-            await _ended(producer)
-            raise Misconfigured(
-                f"kafka: the broker lets this user have no transactions as {self._kafka.group_id}-*: {error!r}"
-            ) from None
-        except BaseException:
-            await _ended(producer)
-            raise
-        return producer
-
     async def _found(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Mark]:
         """What is committed."""
         fetching = self._consumer._coordinator.fetch_committed_offsets(partitions)  # noqa: SLF001  as in KafkaSource
@@ -206,6 +180,42 @@ class TransactionalKafkaSource(KafkaSource):
     async def _release(self, partitions: Iterable[Partition]) -> None:
         leaving = [producer for partition in partitions if (producer := self._producers.pop(partition, None))]
         await asyncio.gather(*map(_ended, leaving))
+
+
+async def rehearse(kafka: settings.Kafka, topic: str) -> None:
+    """See that this user may have transactions for an input. Raises Misconfigured or Unavailable."""
+    try:
+        async with asyncio.timeout(kafka.request_timeout):
+            await _ended(await _begun(kafka, topic, "check"))
+    except TimeoutError:
+        raise Unavailable("kafka: no broker has begun a transaction in time") from None
+
+
+async def _begun(kafka: settings.Kafka, topic: str, which: object) -> AIOKafkaProducer:
+    """A producer for a partition, which fences any other. Raises Unavailable or Misconfigured."""
+    producer = AIOKafkaProducer(
+        **connection(kafka),
+        transactional_id=f"{kafka.group_id}-{topic}-{which}",
+        max_batch_size=LARGEST_ROUND,
+        max_request_size=LARGEST_REQUEST,
+    )
+    try:
+        await started(producer, kafka)
+        ready = asyncio.ensure_future(producer._txn_manager.wait_for_pid())  # noqa: SLF001  `start` does not wait
+        sending = producer._sender.sender_task  # noqa: SLF001  where a refusal is raised
+        await asyncio.wait([ready, sending], return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            ready.cancel()
+            sending.result()
+    except KafkaError as error:
+        await _ended(producer)
+        raise Misconfigured(
+            f"kafka: the broker lets this user have no transactions as {kafka.group_id}-*: {error!r}"
+        ) from None
+    except BaseException:
+        await _ended(producer)
+        raise
+    return producer
 
 
 async def _ended(producer: AIOKafkaProducer) -> None:

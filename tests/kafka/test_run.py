@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from tests.commands import (
     CANARY_KEY,
@@ -153,3 +154,22 @@ def test_a_key_that_is_taken_back_ends_it_with_what_was_not_answered_uncommitted
     assert CANARY_KEY not in last
     assert progress(bootstrap, incoming) == 60
     assert (size(bootstrap, classified), size(bootstrap, dead)) == (60, 0)
+
+
+def test_check_tries_transactions_and_the_topic_of_the_jobs_and_makes_nothing(
+    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, model: Path
+) -> None:
+    with serving(tmp_path, model) as (url, _):
+        settings = tree(bootstrap, served_account(url), topics)
+        settings["streams"][0]["delivery"] = "exactly_once"
+        run = labelstream("check", write_config(tmp_path / "triage.yaml", settings), "--json")
+        assert run.returncode == 0, run.stdout + run.stderr
+        said = {each["what"]: each["said"] for each in orjson.loads(run.stdout)["checks"]}
+        assert said["streams.tickets.delivery"] == "transactions can be had"
+        assert "can be made" in said["streams.tickets.jobs_topic"]
+        assert f"{topics[0]}.{topics[0]}.jobs" not in AdminClient({"bootstrap.servers": bootstrap}).list_topics().topics
+
+        settings["streams"][0]["jobs_topic"] = "jobs"
+        settings["streams"][0]["note_jobs"] = False
+        run = labelstream("check", write_config(tmp_path / "triage.yaml", settings), "--json")
+        assert "streams.tickets.jobs_topic" not in run.stdout
