@@ -33,9 +33,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from service import accounts, logs, pipeline, settings
 from service.dispatch import Dispatcher
 from service.errors import Unavailable
+from service.ledger import Ledger
 from service.process import loop_factory, settle_memory
 from service.progress import Steps
 from service.streams import kafka, kafka_sink
+from service.streams.kafka_notes import KafkaNotes
 from service.telemetry import Telemetry
 
 ENDPOINT_SECONDS = 0.1
@@ -94,6 +96,7 @@ class _Place:
     incoming: str
     classified: str
     dead: str
+    jobs: str
 
 
 def bench(bootstrap: str | None, steps: Steps) -> Report:
@@ -256,7 +259,7 @@ def _endpoint(connection: Connection) -> None:
 
 def _feed(connection: Connection, bootstrap: str | None, rate: float | None) -> None:
     name = f"bench-{secrets.token_hex(4)}"
-    topics = [f"{name}.incoming", f"{name}.classified", f"{name}.dead"]
+    topics = [f"{name}.incoming", f"{name}.classified", f"{name}.dead", f"{name}.jobs"]
     linger = 20 if rate is None else 1  # the mock answers a fetch with one batch a partition, however small
     if bootstrap is None:
         producer = Producer({"test.mock.num.brokers": 1, "log_level": 0, "linger.ms": linger})
@@ -328,9 +331,8 @@ async def _work(connection: Connection, place: _Place) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         source = kafka.KafkaSource(wanted.kafka, stream.input)
-        tasks.create_task(
-            pipeline.run(stream, source, sink, Dispatcher(list(ready.values())), telemetry=telemetry, stop=stop)
-        )
+        dispatcher, ledger = Dispatcher(list(ready.values())), Ledger(KafkaNotes(wanted.kafka, place.jobs, sink))
+        tasks.create_task(pipeline.run(stream, source, sink, dispatcher, telemetry=telemetry, stop=stop, ledger=ledger))
         while len(source.ends()) < _PARTITIONS:  # noqa: ASYNC110  as above
             await asyncio.sleep(0.05)
         settle_memory()

@@ -122,7 +122,7 @@ class Ledger:
                 unclaimed.append(document)
                 continue
             resumed = self._waiting.setdefault(note.job, Resumed(note.job, now))
-            resumed.documents[note.claims[offset].number] = document
+            resumed.documents[note.claims[offset][0]] = document
         return unclaimed
 
     def ready(self, highest: Callable[[Partition], int], now: float) -> list[Resumed]:

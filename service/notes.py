@@ -1,17 +1,17 @@
 """What is noted of a job, so that whoever has its documents next asks after it instead of paying again. Pure.
 
-A note tells which documents a job holds by where they stand and what they are like (a checksum of the text), never by
+A note tells which documents a job holds by where they stand and what they are like (a checksum), never by
 what is in them. A job whose documents come from several partitions has a note in each: they may have different owners.
 """
 
-import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+from zlib import crc32
 
 import orjson
 
-from service.documents import Document
+from service.documents import Document, Record
 from service.offsets import Mark, Partition, Range, decode
 
 _FORMAT = 1
@@ -29,34 +29,23 @@ class Job(NamedTuple):
     documents: int
 
 
-class Claim(NamedTuple):
-    """A document of a job: its number there, from 0, and the checksum of its text."""
-
-    number: int
-    checksum: int
-
-
 class Note(NamedTuple):
-    """The documents that a job has of one partition, by their offsets, which ascend."""
+    """The documents that a job has of one partition.
+
+    `claims` have, by offset, a document's number in the job and the checksum of its record; `last` is the highest
+    offset, and `key` tells a note from the others of its partition.
+    """
 
     job: Job
     partition: Partition
-    claims: dict[int, Claim]
-
-    @property
-    def key(self) -> str:
-        """What tells a note from the others of its partition."""
-        return f"{self.job.account} {next(iter(self.claims.values())).number} {self.job.name}"
-
-    @property
-    def last(self) -> int:
-        """The highest of its offsets."""
-        return next(reversed(self.claims))
+    claims: Mapping[int, tuple[int, int]]
+    last: int
+    key: str
 
     def holds(self, document: Document) -> bool:
         """Whether this very document is one of them, and not another that stands in its place by now."""
         claim = self.claims.get(document.record.position.offset)
-        return claim is not None and claim.checksum == _checksum(document)
+        return claim is not None and claim[1] == _checksum(document.record)
 
     def is_superfluous(self, mark: Mark, finished: Sequence[Range]) -> bool:
         """Whether all of its documents are finished by what is committed: a mark, and what that says of those above."""
@@ -67,15 +56,21 @@ class Note(NamedTuple):
 
 def notes_of(job: Job, documents: Sequence[Document]) -> list[Note]:
     """The notes of a job that holds these documents, in its order."""
-    claims: dict[Partition, dict[int, Claim]] = {}
-    for number, document in enumerate(documents):
-        topic, partition, offset = document.record.position
-        claims.setdefault(Partition(topic, partition), {})[offset] = Claim(number, _checksum(document))
-    return [
-        Note(job, partition, dict(some))
-        for partition, all_of_it in claims.items()
-        for some in _some_at_a_time(sorted(all_of_it.items()))
-    ]
+    found: list[tuple[Partition, dict[int, tuple[int, int]]]] = []
+    parts: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
+    for number, (record, *_) in enumerate(documents):
+        topic, partition, offset = record.position
+        part = parts.get((topic, partition))
+        if part is None or len(part) == _MOST_DOCUMENTS:
+            part = parts[topic, partition] = {}
+            found.append((Partition(topic, partition), part))
+        part[offset] = number, _checksum(record)
+    return [_note(job, partition, part) for partition, part in found]
+
+
+def _note(job: Job, partition: Partition, claims: Mapping[int, tuple[int, int]]) -> Note:
+    first, _ = next(iter(claims.values()))
+    return Note(job, partition, claims, max(claims), f"{job.account} {first} {job.name}")
 
 
 def superfluous(notes: Iterable[Note], mark: Mark) -> list[Note]:
@@ -96,12 +91,19 @@ def newest_claims(notes: Iterable[Note]) -> tuple[dict[int, Note], list[Note]]:
 
 
 def written(note: Note) -> bytes:
-    """A note as it is kept: JSON, with offsets as the distance from the one before."""
-    before, claims = 0, []
-    for offset, (number, checksum) in note.claims.items():
-        claims.append((offset - before, number, checksum))
-        before = offset
-    return orjson.dumps({"format": _FORMAT, **note.job._asdict(), "claims": claims})
+    """A note as it is kept: JSON."""
+    account, model, name, submitted_at, documents = note.job
+    return orjson.dumps(
+        {
+            "format": _FORMAT,
+            "account": account,
+            "model": model,
+            "name": name,
+            "submitted_at": submitted_at,
+            "documents": documents,
+            "claims": [(offset, number, checksum) for offset, (number, checksum) in note.claims.items()],
+        }
+    )
 
 
 def read(partition: Partition, value: bytes) -> Note | None:
@@ -110,14 +112,11 @@ def read(partition: Partition, value: bytes) -> Note | None:
         told = orjson.loads(value)
         if told.pop("format") != _FORMAT:
             return None
-        offset, claims = 0, {}
-        for distance, number, checksum in told.pop("claims"):
-            offset += distance
-            claims[offset] = Claim(int(number), int(checksum))
+        claims = {int(offset): (int(number), int(checksum)) for offset, number, checksum in told.pop("claims")}
         job = Job(**told)
         names = (job.account, job.model, job.name)
         whole = claims and all(isinstance(name, str) for name in names) and job.documents > max(claims.values())[0]
-        return Note(job._replace(submitted_at=float(job.submitted_at)), partition, claims) if whole else None
+        return _note(job._replace(submitted_at=float(job.submitted_at)), partition, claims) if whole else None
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
@@ -127,10 +126,5 @@ def _is_in(stretches: Sequence[Range], offset: int) -> bool:
     return i > 0 and offset <= stretches[i - 1].last
 
 
-def _some_at_a_time(claims: Sequence[tuple[int, Claim]]) -> Iterator[Sequence[tuple[int, Claim]]]:
-    for begin in range(0, len(claims), _MOST_DOCUMENTS):
-        yield claims[begin : begin + _MOST_DOCUMENTS]
-
-
-def _checksum(document: Document) -> int:
-    return zlib.crc32(document.text.encode("utf-8", "surrogatepass"))
+def _checksum(record: Record) -> int:
+    return crc32(record.value or b"")

@@ -195,7 +195,7 @@ async def test_a_job_whose_documents_were_all_submitted_again_is_given_up() -> N
     jobs, older = MemoryNotes(it.sink), Ledger(MemoryNotes(it.sink))
     await older.restore({INPUT: None, OTHER: None})
     newer = Job("first", "first-word", str(now() + 1), 9e9, 25)
-    await older.note(newer, [document(n, f"billing {n}") for n in range(25)])
+    await older.note(newer, [Document(each, "", "", None, 0.0) for each in tickets(25)])
     assert len(await jobs.read([INPUT, OTHER])) == 3
     await it.live()
     assert len(it.provider.cancelled) == 1

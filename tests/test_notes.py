@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.notes import Claim, Job, Note, newest_claims, notes_of, read, superfluous, written
+from service.notes import Job, Note, newest_claims, notes_of, read, superfluous, written
 from service.offsets import Mark, Partition, Range, encode
 from tests.records import INPUT, document
 
@@ -16,14 +16,14 @@ CANARY = "the canary sings"
 
 def note(*offsets: int, at: float = 1.0, name: str = "job") -> Note:
     job = Job("azure", "model", name, at, len(offsets))
-    return Note(job, INPUT, {offset: Claim(number, 7) for number, offset in enumerate(offsets)})
+    return notes_of(job, [document(offset) for offset in offsets])[0]
 
 
 def test_a_job_has_a_note_in_each_partition_that_its_documents_are_of() -> None:
     documents = [document(5), document(2, partition=OTHER), document(7)]
     here, there = notes_of(JOB, documents)
-    assert (here.partition, {offset: claim.number for offset, claim in here.claims.items()}) == (INPUT, {5: 0, 7: 2})
-    assert (there.partition, {offset: claim.number for offset, claim in there.claims.items()}) == (OTHER, {2: 1})
+    assert (here.partition, {offset: number for offset, (number, _) in here.claims.items()}) == (INPUT, {5: 0, 7: 2})
+    assert (there.partition, {offset: number for offset, (number, _) in there.claims.items()}) == (OTHER, {2: 1})
     assert here.key == there.key.replace(" 1 ", " 0 ")
 
 
@@ -47,8 +47,7 @@ def test_a_note_holds_no_text() -> None:
     st.lists(st.integers(0, 2**62), min_size=1, max_size=50, unique=True),
 )
 def test_what_is_written_is_read(job: Job, offsets: list[int]) -> None:
-    claims = {offset: Claim(number, offset % 2**32) for number, offset in enumerate(sorted(offsets))}
-    whole = Note(job._replace(documents=len(claims)), INPUT, claims)
+    (whole,) = notes_of(job._replace(documents=len(offsets)), [document(offset) for offset in offsets])
     try:
         value = written(whole)
     except TypeError:  # halves of surrogate pairs, which no name of an account or job has

@@ -12,17 +12,18 @@ from structlog.testing import capture_logs
 
 from service import settings
 from service.errors import Misconfigured, Unavailable
-from service.notes import Claim, Job, Note
+from service.notes import Job, Note, notes_of
 from service.offsets import Partition
 from service.streams.kafka_notes import KafkaNotes, prepare
 from service.streams.kafka_sink import KafkaSink, producing
 from service.telemetry import Telemetry
 from tests.kafka.tickets import MAKE_TOPIC
+from tests.records import document
 
 
 def note(number: int, partition: Partition, *offsets: int) -> Note:
     job = Job("azure", "model", f"https://contoso/jobs/{number}", 1_700_000_000.0 + number, len(offsets))
-    return Note(job, partition, {offset: Claim(place, offset) for place, offset in enumerate(offsets)})
+    return notes_of(job, [document(offset, partition=partition) for offset in offsets])[0]
 
 
 @pytest.fixture
