@@ -6,6 +6,7 @@ share, and those that need the broker are all in one process, for the same reaso
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 
@@ -35,6 +36,8 @@ def logging_as_it_was() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start inherits it, and is interrupted
     config.stash[_skipped] = []
     config.pluginmanager.register(_Listening(config.stash[_skipped]))
 
