@@ -1,7 +1,8 @@
 """Where every test has to run (`REQUIRE_ALL_TESTS=1`, as in `.ci/run`), a test that is skipped has failed.
 
 The suite can run in several processes (`-n`, as `make test` does): the tests of a file stay together, for what they
-share, and those that need the broker are all in one process, for the same reason.
+share, and those that need the broker are all in one process, for the same reason; only `test_chaos.py` has a broker
+of its own.
 """
 
 import logging
@@ -9,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -42,11 +44,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Listening(config.stash[_skipped]))
 
 
-@pytest.hookimpl(trylast=True)  # once all marks are made
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("kafka" if item.get_closest_marker("kafka") else str(item.path)))
+def company(nodeid: str) -> str:
+    """What a test is in one process with: its file, or whatever shares the broker."""
+    file = nodeid.partition("::")[0]
+    return "kafka" if file.startswith("tests/kafka/") and not file.endswith("/test_chaos.py") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What `--dist loadgroup` is here: xdist 3.8 tells its groups by changing ids, which pytest 9.2 does not let it."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist import scheduler  # type: ignore[import-untyped]  # noqa: PLC0415  there is none without `-n`
+
+    scheduling = scheduler.LoadScopeScheduling(config, log)
+    scheduling._split_scope = company
+    return scheduling
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,11 +8,10 @@ import pytest
 from tests.chaos.cases import CASES, Case, counted
 from tests.kafka.broker import Broker
 
-pytestmark = pytest.mark.xdist_group("chaos")  # with a broker of their own, which they stop
-
 
 @pytest.fixture(scope="module")
 def own_broker(kafka_runs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:  # noqa: ARG001  it skips
+    """One that they stop, so that they can be in another process than the rest (see tests/conftest.py)."""
     with Broker(tmp_path_factory.mktemp("chaos")) as own:
         yield own
 
