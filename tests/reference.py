@@ -5,9 +5,11 @@ log events) has its line in `reference.yaml`; how far the APIs go is in `coverag
 """
 
 import ast
+import inspect
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -76,13 +78,17 @@ FAILURES: dict[str, tuple[Rule, ...]] = {
 
 
 class Setting(NamedTuple):
-    """One setting; `provider` tells accounts apart, `variable` (of the environment) is empty where there is none."""
+    """One setting; `provider` tells accounts apart, `variable` (of the environment) is empty where there is none.
+
+    `meaning` is the docstring under it, empty where it has none.
+    """
 
     path: str
     provider: str
     variable: str
     field: FieldInfo
     default: Any
+    meaning: str
 
     @property
     def kind(self) -> str:
@@ -104,7 +110,7 @@ def branches(
     """The tree from a model on; `given` is one with other defaults than the model's own."""
     if "provider" in model.model_fields:
         (provider,) = get_args(model.model_fields["provider"].annotation)
-    own, deeper = [], []
+    own, deeper, meanings = [], [], _meanings(model)
     for name, field in model.model_fields.items():
         place = f"{path}.{field.alias or name}".removeprefix(".")
         default = getattr(given, name) if isinstance(given, model) else field.default
@@ -113,10 +119,24 @@ def branches(
             deeper += [branches(each, place, provider, default) for each in below]
         else:
             variable = "" if "[]" in place else f"LABELSTREAM_{place.upper().replace('.', '__')}"
-            own.append(Setting(place, provider, variable, field, default))
+            own.append(Setting(place, provider, variable, field, default, meanings.get(name, "")))
     yield Branch(path, provider, " ".join((model.__doc__ or "").split()), own)
     for each in deeper:
         yield from each
+
+
+def _meanings(model: type[BaseModel]) -> dict[str, str]:
+    """The docstrings under a model's fields, its own and those of the classes that it is made from."""
+    found: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        if issubclass(each, BaseModel) and each is not BaseModel:
+            (definition,) = ast.parse(inspect.getsource(each)).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, under in pairwise(definition.body):
+                match field, under:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                        found[name] = inspect.cleandoc(said)
+    return found
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -296,7 +316,7 @@ def _settings(branch: Branch) -> str:
     rows = []
     for each in branch.settings:
         name = f"`{each.path}`" + (f"<br>`{each.variable}`" if each.variable else "")
-        rows.append([name, each.kind, shown(each), each.field.description or ""])
+        rows.append([name, each.kind, shown(each), each.meaning])
     return _table("Setting, environment variable | Type | Default | Meaning", rows)
 
 

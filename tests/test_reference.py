@@ -83,7 +83,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_every_setting_says_what_it_means() -> None:
-    silent = [path for (path, _), setting in SETTINGS.items() if not setting.field.description]
+    silent = [path for (path, _), setting in SETTINGS.items() if not setting.meaning]
     assert silent == [], "these settings have no docstring under them in service/settings"
 
 

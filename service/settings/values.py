@@ -85,7 +85,7 @@ def _refuse_unknown(model: type[BaseModel], given: object) -> None:
 class Branch(BaseModel):
     """A part of the tree: frozen, with unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
