@@ -20,9 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from service import console, logs, settings
-from service.errors import CallFailed, Misconfigured
+from service.errors import CallFailed, Misconfigured, ModelError
 from service.lifecycle import commands
-from service.model.classifier import ModelError
 from service.model.examples import ExamplesError
 from service.progress import Advance, Steps
 from service.server.content_safety_samples import MOST_BYTES

@@ -47,3 +47,7 @@ class Misconfigured(CallFailed):
 
 class Fenced(Exception):
     """A commit was refused because the partitions are somebody else's by now; their new owner repeats the work."""
+
+
+class ModelError(Exception):
+    """A model file cannot be used; the message names the file, what is wrong with it, and what to do."""

@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.commands import (
     CANARY_KEY,
     CANARY_TEXT,
     NOWHERE,
+    environment,
     labelstream,
     rows,
     served_account,
@@ -63,6 +66,18 @@ def test_without_a_command_it_shows_which_there_are() -> None:
     for name in ("run", "check", "classify", "demo", "serve", "bench", "models"):
         assert f" {name} " in run.stdout
     assert run.stderr == ""
+
+
+HEAVY = {"aiokafka", "botocore", "docx", "numpy", "pypdf", "sklearn", "starlette"}
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"), [("service.cli", HEAVY), ("service.server.app", HEAVY - {"numpy", "starlette"})]
+)
+def test_what_is_not_needed_yet_is_not_waited_for(module: str, heavy: set[str]) -> None:
+    program = f"import sys, {module}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment(), text=True)
+    assert heavy.intersection(run.stdout.split()) == set()
 
 
 def test_an_unknown_option_is_wrong_usage_and_said_on_standard_error_alone() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.markup import escape
@@ -16,10 +16,11 @@ from service import console, settings
 from service.console import AsJson
 from service.errors import Misconfigured, Unavailable
 from service.lifecycle.verbs import Doomed, Evaluation, Labelled, Life, Trained, Wanted
-from service.model import evaluate as measuring
 from service.model import examples
-from service.model.classifier import Classifier
 from service.progress import Steps
+
+if TYPE_CHECKING:  # as in `service.model.examples`
+    from service.model import evaluate as measuring
 
 T = TypeVar("T")
 
@@ -137,8 +138,11 @@ def evaluate_model(  # noqa: PLR0917  options, which Typer reads by name
     if name is not None and (account is None or given):
         raise typer.BadParameter("--name goes with --account and no FILE, where a service is asked for its own figures")
     if account is None:
+        from service.model.classifier import Classifier  # noqa: PLC0415  as in `service.model.examples`
+        from service.model.evaluate import evaluate  # noqa: PLC0415
+
         rows = examples.select(examples.read(given[1]), split)
-        worth, of = Evaluation.of(measuring.evaluate(Classifier.load(given[0]), rows)), str(given[0])
+        worth, of = Evaluation.of(evaluate(Classifier.load(given[0]), rows)), str(given[0])
     elif given:
         rows, branch = examples.select(examples.read(given[0]), split), _branch(account, config)
         with Steps(console.err()).step(f"classifying {len(rows):,} documents", len(rows)) as advance:
@@ -272,7 +276,7 @@ def _note(*notes: str) -> None:
         console.err().print(f"[yellow]note[/]  {escape(note)}", highlight=False, soft_wrap=True)
 
 
-def _evaluation_table(worth: Evaluation | measuring.Evaluation, title: str) -> Table:
+def _evaluation_table(worth: "Evaluation | measuring.Evaluation", title: str) -> Table:
     table = Table(title=escape(title), title_justify="left")
     for column in ("documents", "accuracy", "micro-F1", "macro-F1", "calibration error"):
         table.add_column(column, justify="right")

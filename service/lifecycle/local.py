@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from service import settings
-from service.errors import Misconfigured
+from service.errors import Misconfigured, ModelError
 from service.lifecycle.training_data import named_after
 from service.lifecycle.verbs import Deployed, Doomed, Evaluation, Labelled, Model, Trained, Wanted, only
 from service.model import archive
-from service.model.classifier import FILE_NAME, Classifier, ModelError
+from service.model.classifier import FILE_NAME, Classifier
 from service.model.examples import Example, infer_task
 from service.progress import Waiting
 

@@ -7,12 +7,14 @@ as the provider lets that be seen. What an outage or a quota delays is waited fo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 from service.errors import Misconfigured
-from service.model.evaluate import ClassEvaluation
-from service.model.evaluate import Evaluation as Measured
 from service.model.examples import Example
+
+if TYPE_CHECKING:  # as in `service.model.examples`
+    from service.model.evaluate import ClassEvaluation
+    from service.model.evaluate import Evaluation as Measured
 
 
 class Labelled(NamedTuple):
@@ -81,11 +83,11 @@ class Evaluation:
     task: str
     unlabelled: int | None = None
     unknown_labels: Mapping[str, int] = field(default_factory=dict)
-    classes: tuple[ClassEvaluation, ...] = ()
+    classes: tuple["ClassEvaluation", ...] = ()
     confusion: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, measured: Measured) -> Self:
+    def of(cls, measured: "Measured") -> Self:
         """What we have measured ourselves."""
         names = {each.name: each.name for each in fields(cls)} | {"unknown_labels": "unknown"}
         return cls(**{name: getattr(measured, theirs) for name, theirs in names.items()})
@@ -93,6 +95,8 @@ class Evaluation:
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> Self:
         """What `to_json` has written; any exception where it is something else."""
+        from service.model.evaluate import ClassEvaluation  # noqa: PLC0415  as in `service.model.examples`
+
         given: dict[str, Any] = {each.name: told.get(each.name) for each in fields(cls)}
         counts = ("name", "true_positives", "false_positives", "false_negatives")
         return cls(

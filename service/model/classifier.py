@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.documents import ClassScore
+from service.errors import ModelError
 from service.model import archive
 from service.model.features import Vocabulary, character_grams, word_grams
 
@@ -30,10 +31,6 @@ LARGEST = {
     "weights.npy": 128 * MEBIBYTE,
     "bias.npy": 16 * MEBIBYTE,
 }
-
-
-class ModelError(Exception):
-    """A model file cannot be used; the message names the file, what is wrong with it, and what to do."""
 
 
 class Calibration(NamedTuple):

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from service.model.classifier import Task
+if TYPE_CHECKING:  # numpy is a tenth of a second, which whoever mistypes is not to wait for
+    from service.model.classifier import Task
 
 _EVERY = 5
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -67,7 +68,7 @@ def select(examples: Sequence[Example], split: str | None) -> list[Example]:
     return selected
 
 
-def infer_task(examples: Sequence[Example]) -> Task:
+def infer_task(examples: Sequence[Example]) -> "Task":
     """Single label where every row has exactly one label, otherwise multi-label."""
     return "single_label" if all(len(example.labels) == 1 for example in examples) else "multi_label"
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from service import settings
 from service.documents import Classified, Document, Outcome
-from service.errors import Misconfigured
-from service.model.classifier import Classifier, ModelError
+from service.errors import Misconfigured, ModelError
+from service.model.classifier import Classifier
 
 
 class Local:

@@ -25,7 +25,7 @@ import orjson
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.model.classifier import ModelError
+from service.errors import ModelError
 from service.server.azure_language_2021 import PUBLISHED, STATUSES, invalid, json_body, missing
 from service.server.azure_language_labels import TASKS
 from service.server.azure_language_requests import MOST_BYTES, MOST_TASKS, Document, documents

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from service.model.classifier import ModelError
+from service.errors import ModelError
 from service.model.evaluate import Evaluation
 from service.server.azure_language_labels import FAILURES, from_assets, measure
 from service.server.azure_language_records import ASSETS, MODEL, PROJECT, WEEK, Records

@@ -8,7 +8,8 @@ import orjson
 import structlog
 
 from service.documents import ClassScore
-from service.model.classifier import Classifier, ModelError
+from service.errors import ModelError
+from service.model.classifier import Classifier
 from service.server.azure_language_requests import BAD_DOCUMENTS, LANGUAGES, Document, Task, is_language, parse
 from service.server.backend import Backend
 from service.server.faults import DocumentError, Rule

@@ -28,7 +28,8 @@ import orjson
 import structlog
 
 from service.documents import ClassScore
-from service.model.classifier import Classifier, ModelError
+from service.errors import ModelError
+from service.model.classifier import Classifier
 from service.server import comprehend_tags, pages
 from service.server.backend import Backend
 from service.server.comprehend import Action, Call, Failure

@@ -23,7 +23,8 @@ from typing import IO, Any, NamedTuple, cast
 
 import orjson
 
-from service.model.classifier import Classifier, ModelError
+from service.errors import ModelError
+from service.model.classifier import Classifier
 from service.server import comprehend_tags
 from service.server.backend import Backend
 from service.server.comprehend import Action, Call, Failure

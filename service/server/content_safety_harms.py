@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from service.errors import Misconfigured
-from service.model.classifier import Classifier, ModelError
+from service.errors import Misconfigured, ModelError
+from service.model.classifier import Classifier
 
 CATEGORIES = ("Hate", "SelfHarm", "Sexual", "Violence")
 

@@ -4,9 +4,9 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from service.errors import Misconfigured
+from service.errors import Misconfigured, ModelError
 from service.model import archive
-from service.model.classifier import FILE_NAME, Classifier, ModelError
+from service.model.classifier import FILE_NAME, Classifier
 
 
 class Models:

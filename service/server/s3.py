@@ -1,7 +1,7 @@
 """Objects in S3 that Comprehend's trainings and jobs read and write; for threads, not for the event loop.
 
 The credentials are the operator's, wherever the AWS SDKs find them; `--s3-endpoint-url` names an address that is not
-AWS's.
+AWS's. botocore is imported when the first object is asked for.
 """
 
 import re
@@ -9,10 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
-
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 LARGEST = 5 * 2**30
 """Bytes that may be read for one training or job, as in the service."""
@@ -43,7 +39,7 @@ class S3:
         """The object of an URI, or all whose keys begin with it, of so many bytes at most; raises `ObjectError`."""
         bucket, prefix = split(uri)
         found, room = [], largest
-        with _reading(uri):
+        with _told(f"{uri} cannot be read"):
             for page in self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for listed in page.get("Contents", ()):
                     if not listed["Key"].endswith("/"):
@@ -59,7 +55,7 @@ class S3:
     def opened(self, uri: str, key: str) -> Iterator[IO[bytes]]:
         """An object of those listed for an URI, to be read while the context lasts; raises `ObjectError`."""
         bucket, _ = split(uri)
-        with _reading(f"s3://{bucket}/{key}"):
+        with _told(f"s3://{bucket}/{key} cannot be read"):
             body = self._client().get_object(Bucket=bucket, Key=key)["Body"]
             try:
                 yield body
@@ -69,12 +65,14 @@ class S3:
     def write(self, uri: str, content: IO[bytes]) -> None:
         """Put an object; raises `ObjectError`."""
         bucket, key = split(uri)
-        try:
+        with _told(f"{uri} cannot be written"):
             self._client().put_object(Bucket=bucket, Key=key, Body=content)
-        except (BotoCoreError, ClientError) as error:
-            raise ObjectError(f"{uri} cannot be written: {_reason(error)}") from None
 
     def _client(self) -> Any:
+        import botocore.session  # noqa: PLC0415  see above
+        from botocore.config import Config  # noqa: PLC0415
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
         with self._making:
             if self._made is None:
                 session = botocore.session.get_session()
@@ -98,12 +96,13 @@ def split(uri: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _reading(uri: str) -> Iterator[None]:
+def _told(what: str) -> Iterator[None]:
+    """Have what botocore raises say so."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  see above
+
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
-        raise ObjectError(f"{uri} cannot be read: {_reason(error)}") from None
-
-
-def _reason(error: BotoCoreError | ClientError) -> str:
-    return str(error.response["Error"].get("Code")) if isinstance(error, ClientError) else type(error).__name__
+    except ClientError as error:
+        raise ObjectError(f"{what}: {error.response['Error'].get('Code')}") from None
+    except BotoCoreError as error:
+        raise ObjectError(f"{what}: {type(error).__name__}") from None

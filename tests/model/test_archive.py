@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.errors import ModelError
 from service.model import archive
-from service.model.classifier import Classifier, ModelError
+from service.model.classifier import Classifier
 from service.model.train import Trained
 
 Content = dict[str, bytes]

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from service.errors import ModelError
 from service.model import category
 from service.model.category import LearntCategory, learn_category
-from service.model.classifier import Classifier, ModelError
+from service.model.classifier import Classifier
 from service.model.examples import ExamplesError, read, select
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import Misconfigured
-from service.model.classifier import ModelError
+from service.errors import Misconfigured, ModelError
 from service.server.models import Models
 
 
