@@ -330,7 +330,7 @@ class Dispatcher:
         fitting, characters = [account for account in self.accounts if account.fits(max(lengths))], sum(lengths)
         while True:
             account = await _ready(fitting)
-            async with account.limits.admit(characters, leave=lambda: _well(fitting) is not None) as admitted:
+            async with account.limits.admit(characters, len(documents), lambda: _well(fitting) is not None) as admitted:
                 if not admitted:
                     continue
                 attempts += 1

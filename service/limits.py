@@ -1,51 +1,31 @@
-"""What an account may be asked for, and the one gate that asks.
-
-`Rate` is the algorithm: synchronous, given the time, ignorant of waiting. `Limits` is the gate: first come, first
-served, so that small calls never starve large ones.
-"""
+"""What an account may be asked for: the gate where calls wait until `service.admission` lets them go."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 
 from service import settings
-
-SLACK = 0.1
-"""Seconds of quota that may be taken late: a timer that wakes a little after its time must not lose the difference."""
+from service.admission import Admission, Call, Held
+from service.rates import OF_A_QUOTA, Rate
 
 _LOOK = 1.0
-"""Seconds after which whoever is next at the gate looks again whether to go elsewhere."""
-
-
-class Rate:
-    """A queue at a counter that serves `per_second` units a second (GCRA, ITU-T I.371).
-
-    An amount of any size goes as soon as what went before is paid off, so the long-run rate is exact and a large amount
-    delays what comes after it, never itself.
-    """
-
-    def __init__(self, per_second: float) -> None:
-        self._per_second = per_second
-        self._paid_off_at = 0.0
-
-    def delay(self, now: float) -> float:
-        """Seconds until something may go."""
-        return max(0.0, self._paid_off_at - now)
-
-    def take(self, amount: float, now: float) -> None:
-        """Let `amount` go at `now`."""
-        self._paid_off_at = max(self._paid_off_at, now - SLACK) + amount / self._per_second
+"""Seconds after which whoever is next at a quiet gate looks again whether to go elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsStatistics:
-    """The gate as it stands: calls in flight, the most there may be, those waiting, and seconds of enforced quiet."""
+    """The gate as it stands: calls in flight, the most there may be, those waiting, and seconds of enforced quiet.
+
+    `held` are the seconds for which calls have been held so far, by what held whoever was next.
+    """
 
     in_flight: int
     in_flight_limit: int
     waiting: int
     quiet: float
+    held: Mapping[Held, float] = field(default_factory=dict)
 
 
 class Limits:
@@ -56,71 +36,140 @@ class Limits:
     """
 
     def __init__(self, limits: settings.Limits) -> None:
-        self._in_flight_limit = limits.in_flight
-        self._in_flight = asyncio.Semaphore(limits.in_flight)
-        self._calls = 0
-        self._waiting = 0
-        self._turn = asyncio.Lock()
-        self._request_turn = asyncio.Lock()
-        self._characters = _rates(limits.characters_per_second)
-        self._requests = _rates(limits.requests_per_second, (limits.requests_per_minute or 0) / 60)
-        self._quiet_until = 0.0
+        self._admission: Admission[Place] = Admission(
+            limits.in_flight,
+            requests=_rates(limits.requests_per_second, (limits.requests_per_minute or 0) / 60),
+            documents=_rates(limits.documents_per_second),
+            characters=_rates(limits.characters_per_second),
+        )
+        self._requests: deque[asyncio.Future[None]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def admit(self, characters: int, leave: Callable[[], bool] = bool) -> AsyncIterator[bool]:
-        """Wait for a place in flight and for the quota of `characters`; the place is held until the block ends.
+    def admit(self, characters: int, documents: int = 1, leave: Callable[[], bool] = bool) -> "Place":
+        """Wait for a place in flight and for quota; the place is held for the length of the `async with` block.
 
         Gives False, and uses no quota, where the account is quiet and the caller would rather `leave` than wait.
         """
-        self._waiting += 1
-        try:
-            async with self._turn:
-                await self._in_flight.acquire()
-                try:
-                    admitted = await self._pass(self._characters, characters, leave)
-                except BaseException:
-                    self._in_flight.release()
-                    raise
-        finally:
-            self._waiting -= 1
-        self._calls += 1
-        try:
-            yield admitted
-        finally:
-            self._calls -= 1
-            self._in_flight.release()
+        return Place(self, characters, documents, leave)
 
     async def request(self) -> None:
         """Wait until one more HTTP request may be made."""
-        if self._requests or self._quiet_until:
-            async with self._request_turn:
-                await self._pass(self._requests, 1)
+        call, now = _CALL.get(), _now()
+        if call is not None and call.limits is not self:
+            call = None
+        if call is not None and call.prepaid and self._admission.quiet_until <= now:
+            call.prepaid -= 1
+        elif self._requests or not self._admission.request(now):
+            turn = asyncio.get_running_loop().create_future()
+            self._requests.append(turn)
+            try:
+                self._look()
+                await turn
+            except asyncio.CancelledError:
+                self._look()
+                raise
+            if call is not None:
+                call.paced += _now() - now
 
     def quiet(self, seconds: float) -> None:
         """Let nothing new out for so long: the account has said that it is too much, or that it is unwell."""
-        self._quiet_until = max(self._quiet_until, _now() + seconds)
+        self._admission.quiet(seconds, _now())
 
     @property
     def quiet_for(self) -> float:
         """Seconds of quiet that are left."""
-        return max(0.0, self._quiet_until - _now())
+        return max(0.0, self._admission.quiet_until - _now())
 
     def statistics(self) -> LimitsStatistics:
         """A picture of this moment."""
-        return LimitsStatistics(self._calls, self._in_flight_limit, self._waiting, self.quiet_for)
+        gate, now = self._admission, _now()
+        return LimitsStatistics(gate.out, gate.in_flight_limit, gate.waiting, self.quiet_for, gate.held(now))
 
-    async def _pass(self, rates: tuple[Rate, ...], amount: float, leave: Callable[[], bool] = bool) -> bool:
-        while (delay := max([self.quiet_for, *(rate.delay(_now()) for rate in rates)])) > 0:
-            if self.quiet_for and leave():
-                return False
-            await asyncio.sleep(min(delay, _LOOK))
-        for rate in rates:
-            rate.take(amount, _now())
-        return True
+    def enter(self, place: "Place") -> bool:
+        """Let a call go at once, if it may."""
+        return not self._requests and self._admission.ask(place, _now())
+
+    async def wait(self, place: "Place") -> bool:
+        """Wait until a call may go; False where it would rather leave."""
+        self._admission.wait(place)
+        place.turn = asyncio.get_running_loop().create_future()
+        try:
+            self._look()
+            return await place.turn
+        except asyncio.CancelledError:
+            if place.admitted_at is not None:
+                self._admission.ended(place, _now())
+            self._look()
+            raise
+
+    def exit(self, place: "Place") -> None:
+        """A call has come to its end."""
+        self._admission.ended(place, _now())
+        if self._admission.waiting:
+            self._look()
+
+    def _look(self) -> None:
+        """Let go who may go, and see when to look again."""
+        gate, now = self._admission, _now()
+        while self._requests and (self._requests[0].done() or gate.request(now)):
+            turn = self._requests.popleft()
+            if not turn.done():
+                turn.set_result(None)
+        if not self._requests:
+            self._let_go(now)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._requests or gate.waiting:
+            at = min(gate.look_at, now + _LOOK) if gate.quiet_until > now else gate.look_at
+            if at < float("inf"):
+                self._alarm = asyncio.get_running_loop().call_at(at, self._look)
+
+    def _let_go(self, now: float) -> None:
+        gate = self._admission
+        while gate.waiting:
+            place = gate.first
+            if place.turn.cancelled():
+                gate.withdraw(place, now)
+            elif gate.next(now) is not None:
+                place.turn.set_result(True)
+            elif gate.quiet_until > now and place.leave():
+                gate.withdraw(place, now)
+                place.turn.set_result(False)
+            else:
+                return
+
+
+class Place(Call):
+    """A call at a gate, and its place in flight when it is let in."""
+
+    __slots__ = ("_token", "leave", "limits", "turn")
+
+    turn: "asyncio.Future[bool]"
+    _token: "Token[Place | None]"
+
+    def __init__(self, limits: Limits, characters: int, documents: int, leave: Callable[[], bool]) -> None:
+        super().__init__(characters, documents)
+        self.limits = limits
+        self.leave = leave
+
+    async def __aenter__(self) -> bool:
+        admitted = self.limits.enter(self) or await self.limits.wait(self)
+        self._token = _CALL.set(self if admitted else None)
+        return admitted
+
+    async def __aexit__(self, *_: object) -> None:
+        _CALL.reset(self._token)
+        if self.admitted_at is not None:
+            self.limits.exit(self)
+
+
+_CALL: ContextVar[Place | None] = ContextVar("call", default=None)
+"""The call that is being made: its requests are made by a client that knows nothing of it."""
 
 
 def _rates(*per_second: float | None) -> tuple[Rate, ...]:
-    return tuple(Rate(rate) for rate in per_second if rate)
+    return tuple(Rate(OF_A_QUOTA * rate) for rate in per_second if rate)
 
 
 def _now() -> float:

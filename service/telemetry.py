@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Info, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.documents import Classified, Outcome, Reason, Record, Refused
@@ -395,6 +395,11 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
     in_flight = _gauge("concurrency_inflight", "Calls out at the account.", *who)
     limit = _gauge("concurrency_limit", "Calls that may be out at the account.", *who)
     waiting = _gauge("calls_waiting", "Batches waiting at the account's gate.", *who)
+    held = CounterMetricFamily(
+        "labelstream_calls_held_seconds",
+        "Seconds for which batches have waited at the account's gate, by what held whoever was next.",
+        labels=(*who, "reason"),
+    )
     quiet = _gauge("account_quiet_seconds", "Seconds for which the account is still left alone.", *who)
     failures = _gauge("account_failures", "Failures since the account's last answer.", *who)
     for account in accounts:
@@ -404,4 +409,6 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
         waiting.add_metric(names, account.limits.waiting)
         quiet.add_metric(names, account.limits.quiet)
         failures.add_metric(names, account.failures)
-    yield from (in_flight, limit, waiting, quiet, failures)
+        for reason, seconds in account.limits.held.items():
+            held.add_metric([*names, reason], seconds)
+    yield from (in_flight, limit, waiting, held, quiet, failures)

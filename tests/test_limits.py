@@ -3,11 +3,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service import settings
-from service.limits import SLACK, Limits, Rate
+from service.admission import Held
+from service.limits import Limits
+from service.rates import OF_A_QUOTA, TICK
 from tests.clock import now, virtual_time
 
 
@@ -22,30 +22,6 @@ def takes(seconds: float) -> Iterator[None]:
     assert now() - began == pytest.approx(seconds, abs=1e-6)
 
 
-@given(st.floats(0.1, 1000), st.lists(st.floats(0, 50), min_size=1, max_size=50), st.floats(0, 2))
-def test_a_rate_that_is_asked_for_more_gives_exactly_its_rate(
-    per_second: float, amounts: list[float], late: float
-) -> None:
-    rate, began, taken = Rate(per_second), 1000.0, 0.0
-    moment = began
-    for amount in amounts:
-        moment += rate.delay(moment)
-        assert moment - began == pytest.approx(max(0, taken / per_second - SLACK), abs=1e-6)
-        rate.take(amount, moment)
-        taken += amount
-    moment += rate.delay(moment) + late  # idle time is not saved up beyond the slack
-    rate.take(per_second, moment)
-    assert rate.delay(moment) >= 1 - SLACK - 1e-6
-
-
-def test_a_large_amount_delays_what_comes_after_it_and_never_itself() -> None:
-    rate = Rate(10)
-    assert rate.delay(100) == 0
-    rate.take(1000, 100)
-    assert rate.delay(100) == pytest.approx(100 - SLACK)
-    assert rate.delay(150) == pytest.approx(50 - SLACK)
-
-
 @virtual_time
 async def test_characters_a_second_are_kept_in_the_long_run() -> None:
     gate = limits(characters_per_second=1000, in_flight=100)
@@ -54,14 +30,14 @@ async def test_characters_a_second_are_kept_in_the_long_run() -> None:
         async with gate.admit(characters):
             pass
 
-    with takes(299 * 100 / 1000 - SLACK):  # the last delays only what would come after it
+    with takes(299 * 100 / 1000 / OF_A_QUOTA - TICK):  # the last delays only what would come after it
         await asyncio.gather(*(call(100) for _ in range(300)))
 
 
 @virtual_time
 async def test_requests_are_counted_each_also_inside_a_call() -> None:
     gate = limits(requests_per_second=2)
-    with takes(4.5 - SLACK):
+    with takes(4.5 / OF_A_QUOTA - TICK):
         async with gate.admit(1):
             for _ in range(10):
                 await gate.request()
@@ -70,7 +46,7 @@ async def test_requests_are_counted_each_also_inside_a_call() -> None:
 @virtual_time
 async def test_requests_a_minute_and_a_second_both_hold() -> None:
     gate = limits(requests_per_second=100, requests_per_minute=30)
-    with takes(8 - SLACK):
+    with takes(8 / OF_A_QUOTA - TICK):
         for _ in range(5):
             await gate.request()
 
@@ -167,7 +143,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_keeps_nothing() -> None:
         waiting_for_quota.cancel()
         await asyncio.wait([waiting_for_quota])
     assert (gate.statistics().in_flight, gate.statistics().waiting) == (0, 0)
-    with takes(9.0 - SLACK + 0.01):  # after a second of ten, and one of the two before us
+    with takes(1001 / 100 / OF_A_QUOTA - 1 - TICK):
         async with gate.admit(1), gate.admit(1):  # both places are free; the quota is where the large one left it
             pass
 
@@ -220,7 +196,7 @@ async def test_who_may_go_elsewhere_does_not_wait_for_quiet_and_uses_no_quota() 
     with takes(60):
         async with gate.admit(50, leave=lambda: False) as admitted:
             assert admitted
-    with takes(5 - SLACK):
+    with takes(5 / OF_A_QUOTA - TICK):
         async with gate.admit(1, leave=lambda: True) as admitted:
             assert admitted, "the account is not quiet, so there is no reason to leave"
 
@@ -242,3 +218,89 @@ async def test_statistics_are_a_picture_of_the_moment() -> None:
     stands = gate.statistics()
     assert (stands.in_flight, stands.in_flight_limit, stands.waiting) == (0, 7, 0)
     assert stands.quiet == pytest.approx(3)
+
+
+@virtual_time
+async def test_documents_a_second_are_kept_in_the_long_run() -> None:
+    gate = limits(documents_per_second=20, in_flight=100)
+
+    async def call(documents: int) -> None:
+        async with gate.admit(1000, documents):
+            pass
+
+    with takes(9 * 25 / 20 / OF_A_QUOTA - TICK):
+        await asyncio.gather(*(call(25) for _ in range(10)))
+
+
+@virtual_time
+async def test_a_call_goes_out_with_its_first_request_and_keeps_no_place_while_that_waits() -> None:
+    gate, most = limits(requests_per_second=10, in_flight=100), 0
+
+    async def call() -> None:
+        nonlocal most
+        async with gate.admit(1):
+            most = max(most, gate.statistics().in_flight)
+            with takes(0):
+                await gate.request()
+            await asyncio.sleep(0.2)
+
+    await asyncio.gather(*(call() for _ in range(100)))
+    assert most == 2
+    assert now() == pytest.approx(99 / 10 / OF_A_QUOTA - TICK + 0.2)
+
+
+@virtual_time
+async def test_polls_of_calls_that_are_out_come_before_calls_that_are_not() -> None:
+    gate, went = limits(requests_per_second=10), list[str]()
+
+    async def call(name: str, polls: int) -> None:
+        async with gate.admit(1):
+            for poll in range(polls):
+                await gate.request()
+                went.append(f"{name}{poll}")
+
+    await asyncio.gather(call("a", 3), call("b", 1))
+    assert went == ["a0", "a1", "a2", "b0"]
+
+
+@virtual_time
+async def test_a_request_of_one_account_in_a_call_of_another_is_counted() -> None:
+    first, second = limits(requests_per_second=1), limits(requests_per_second=1)
+    async with first.admit(1):
+        await second.request()
+        with takes(1 / OF_A_QUOTA - TICK):
+            await second.request()
+
+
+@virtual_time
+async def test_a_request_that_is_cancelled_while_it_waits_takes_nobodys_turn() -> None:
+    gate = limits(requests_per_second=1)
+    await gate.request()
+    async with asyncio.TaskGroup() as requests:
+        first, second = (requests.create_task(gate.request()) for _ in range(2))
+        await asyncio.sleep(0.5)
+        first.cancel()
+        await second
+    assert now() == pytest.approx(1 / OF_A_QUOTA - TICK)
+
+
+@virtual_time
+async def test_why_calls_were_held_is_told_in_seconds() -> None:
+    gate = limits(in_flight=1, requests_per_second=1 / OF_A_QUOTA, characters_per_second=10 / OF_A_QUOTA)
+
+    async def call(characters: int, seconds: float) -> None:
+        async with gate.admit(characters):
+            await asyncio.sleep(seconds)
+
+    gate.quiet(3)
+    await asyncio.gather(call(1, 5), call(100, 0), call(1, 0))
+    held = gate.statistics().held
+    assert held == {
+        Held.QUIET: pytest.approx(3),
+        Held.REQUESTS: pytest.approx(1 + 1, abs=2 * TICK),
+        Held.DOCUMENTS: 0,
+        Held.CHARACTERS: pytest.approx(9, abs=2 * TICK),
+        Held.IN_FLIGHT: pytest.approx(4, abs=2 * TICK),
+    }
+    await asyncio.sleep(100)
+    assert gate.statistics().held == held, "nobody waits"

@@ -112,7 +112,7 @@ class EndpointLife(ClassifierLife):
         characters, documents = endpoint.units * CHARACTERS_A_UNIT, endpoint.units * DOCUMENTS_A_UNIT
         takes = (
             f"its {endpoint.units} inference units take {characters:,} characters and {documents:,} documents a second:"
-            f" as limits of the account, {{characters_per_second: {characters}, requests_per_second: {documents}}}"
+            f" as limits of the account, {{characters_per_second: {characters}, documents_per_second: {documents}}}"
         )
         paid = "it is paid for by the second, asked or not, until it is deleted"
         return Deployed(version.version, str(endpoint), (takes, paid), endpoint._asdict())

@@ -1,0 +1,178 @@
+"""Whether a call may go out to an account, and if not, why. Pure: told the time, ignorant of waiting.
+
+`Admission` joins whatever an account may not be asked for too much of. An algorithm is not a gate: one more of them
+changes nothing in how calls wait, which is the business of `service.limits`.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from service.rates import Rate
+
+
+class Held(StrEnum):
+    """Why calls are held: the closed set of the `reason` metric label."""
+
+    QUIET = "quiet"
+    REQUESTS = "requests"
+    DOCUMENTS = "documents"
+    CHARACTERS = "characters"
+    IN_FLIGHT = "in_flight"
+
+
+class Call:
+    """What a call asks for, and how it stands: `admitted_at` is None until it may go.
+
+    `prepaid` are HTTP requests that its admission has counted already; `paced` are seconds that its own requests waited
+    for their turn while it was out.
+    """
+
+    __slots__ = ("admitted_at", "characters", "documents", "paced", "prepaid")
+
+    def __init__(self, characters: int, documents: int = 1) -> None:
+        self.characters = characters
+        self.documents = documents
+        self.prepaid = 0
+        self.paced = 0.0
+        self.admitted_at: float | None = None
+
+
+C = TypeVar("C", bound=Call)
+
+
+class Admission(Generic[C]):
+    """The state of an account's gate: who waits, what is out, and what that leaves.
+
+    Calls go in the order they came, so that small ones never starve large ones. A call goes out with the first of its
+    HTTP requests, so it never keeps a place in flight while that waits for its turn.
+    """
+
+    def __init__(
+        self,
+        in_flight: int,
+        *,
+        requests: Sequence[Rate] = (),
+        documents: Sequence[Rate] = (),
+        characters: Sequence[Rate] = (),
+    ) -> None:
+        self.in_flight_limit = in_flight
+        self.out = 0
+        self.quiet_until = 0.0
+        self.look_at = math.inf
+        """When somebody may go who may not go now; infinite where that depends on what ends or comes."""
+        self._requests = tuple(requests)
+        self._documents = tuple(documents)
+        self._characters = tuple(characters)
+        self._queue: deque[C] = deque()
+        self._held = dict.fromkeys(Held, 0.0)
+        self._reason: Held | None = None
+        self._held_since = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Calls that are waiting."""
+        return len(self._queue)
+
+    @property
+    def first(self) -> C:
+        """Who is next; raises IndexError where nobody waits."""
+        return self._queue[0]
+
+    def ask(self, call: C, now: float) -> bool:
+        """Let a call go at once, if nobody waits and nothing holds it."""
+        if self._queue:
+            return False
+        reason = self._reason_to_hold(now)
+        if reason is None:
+            self._let_go(call, now)
+        return reason is None
+
+    def wait(self, call: C) -> None:
+        """Have a call wait for its turn."""
+        self._queue.append(call)
+
+    def next(self, now: float) -> C | None:
+        """Let the next call go, if somebody waits and nothing holds it."""
+        if not self._queue:
+            return None
+        reason = self._reason_to_hold(now)
+        self._note(reason, now)
+        if reason is not None:
+            return None
+        call = self._queue.popleft()
+        self._let_go(call, now)
+        if not self._queue:
+            self._note(None, now)
+        return call
+
+    def withdraw(self, call: C, now: float) -> None:
+        """Forget a call that waits no more."""
+        self._queue.remove(call)
+        if not self._queue:
+            self._note(None, now)
+
+    def ended(self, _call: C, _now: float) -> None:
+        """A call that was let go has come to its end."""
+        self.out -= 1
+
+    def request(self, now: float) -> bool:
+        """Let one HTTP request of a call that is out go, if nothing holds it; else see `look_at`."""
+        if self.quiet_until > now:
+            self.look_at = self.quiet_until
+            return False
+        for rate in self._requests:
+            if rate.holds(now):
+                self.look_at = rate.free_at
+                return False
+        for rate in self._requests:
+            rate.take(1, now)
+        return True
+
+    def quiet(self, seconds: float, now: float) -> None:
+        """Let nothing go for so long, nor for less than was asked for before."""
+        self.quiet_until = max(self.quiet_until, now + seconds)
+
+    def held(self, now: float) -> Mapping[Held, float]:
+        """Seconds for which calls have been held, by what held whoever was next."""
+        self._note(self._reason, now)
+        return dict(self._held)
+
+    def _reason_to_hold(self, now: float) -> Held | None:
+        if self.quiet_until > now:
+            self.look_at = self.quiet_until
+            return Held.QUIET
+        for rate in self._requests:
+            if rate.holds(now):
+                self.look_at = rate.free_at
+                return Held.REQUESTS
+        for rate in self._documents:
+            if rate.holds(now):
+                self.look_at = rate.free_at
+                return Held.DOCUMENTS
+        for rate in self._characters:
+            if rate.holds(now):
+                self.look_at = rate.free_at
+                return Held.CHARACTERS
+        if self.out >= self.in_flight_limit:  # asked last: only what nothing else holds would gain by more of them
+            self.look_at = math.inf
+            return Held.IN_FLIGHT
+        return None
+
+    def _let_go(self, call: C, now: float) -> None:
+        for rate in self._requests:
+            rate.take(1, now)
+        for rate in self._documents:
+            rate.take(call.documents, now)
+        for rate in self._characters:
+            rate.take(call.characters, now)
+        call.prepaid = 1
+        call.admitted_at = now
+        self.out += 1
+
+    def _note(self, reason: Held | None, now: float) -> None:
+        if self._reason is not None:
+            self._held[self._reason] += now - self._held_since
+        self._reason, self._held_since = reason, now

@@ -1,0 +1,62 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.rates import SLACK, TICK, Rate
+
+
+@given(st.floats(0.1, 1000), st.lists(st.floats(0, 50), min_size=1, max_size=50), st.floats(0, 2))
+def test_a_rate_that_is_asked_for_more_gives_exactly_its_rate(
+    per_second: float, amounts: list[float], late: float
+) -> None:
+    rate, began, taken = Rate(per_second), 1000.0, 0.0
+    moment = began
+    for amount in amounts:
+        while rate.holds(moment):
+            moment = rate.free_at
+        assert moment - began == pytest.approx(max(0, taken / per_second - TICK), abs=1e-6)
+        rate.take(amount, moment)
+        taken += amount
+    if rate.holds(moment):
+        moment = rate.free_at
+    moment += late
+    assert not rate.holds(moment)  # whoever finds out late makes up for it, within the slack
+    rate.take(per_second, moment)
+    assert 1 - SLACK - 1e-6 <= rate.free_at - moment <= 1 + 1e-6
+
+
+def test_a_large_amount_delays_what_comes_after_it_and_never_itself() -> None:
+    rate = Rate(10)
+    assert not rate.holds(100)
+    rate.take(1000, 100)
+    assert rate.holds(199.9)
+    assert not rate.holds(200)
+
+
+def test_who_waited_and_is_woken_late_loses_nothing() -> None:
+    rate, moment = Rate(40), 1000.0
+    for _ in range(400):
+        while rate.holds(moment):
+            moment = rate.free_at + 0.011
+        rate.take(1, moment)
+    assert moment == pytest.approx(1000 + 399 / 40 + 0.011, abs=2 * TICK)
+
+
+def test_idle_time_is_not_saved_up() -> None:
+    rate = Rate(40)
+    rate.take(1, 1000)
+    rate.take(1, 2000)
+    assert rate.free_at == pytest.approx(2000 + 1 / 40 - TICK)
+
+
+@given(st.lists(st.floats(0, 0.3), min_size=100, max_size=300))
+def test_no_second_sees_more_than_its_rate_and_what_was_made_up_for(pauses: list[float]) -> None:
+    rate, moment, went = Rate(40), 1000.0, list[float]()
+    for pause in pauses:
+        while rate.holds(moment):
+            moment = rate.free_at
+        rate.take(1, moment)
+        went.append(moment)
+        moment += pause
+    for first in went:
+        assert sum(first <= at < first + 1 for at in went) <= 40 * (1 + SLACK + TICK) + 1
