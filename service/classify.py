@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service import accounts, pipeline, settings
 from service.dispatch import Dispatcher
-from service.ledger import Ledger
+from service.ledger import Ledger, NoShelf
 from service.progress import Advance
 from service.streams.files import Files
 from service.streams.sqlite_notes import SqliteNotes
@@ -73,7 +73,8 @@ async def classify(
     """
     began, telemetry = time.monotonic(), Telemetry()
     files = Files(inputs, output, output.with_name(output.name + ".dead"), _DEAD_LETTERS)
-    shelf = SqliteNotes(output.with_name(output.name + ".jobs"))
+    kept = SqliteNotes(output.with_name(output.name + ".jobs"))
+    shelf = kept if any(settings.has_jobs(known[name]) for name in stream.classify_with) else NoShelf()
     resumed = files.resumed
     async with accounts.opened(known, stream.classify_with, telemetry) as ready:
         await accounts.probe(ready.values())
@@ -91,7 +92,7 @@ async def classify(
             reporting.cancel()
     if not stop.is_set():
         files.finish()
-        shelf.finish()
+        kept.finish()
     return Summary(
         documents=files.classified + files.refused,
         classified=files.classified,

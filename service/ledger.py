@@ -163,6 +163,7 @@ class Ledger:
         for note in erased:
             if self._notes.get(note.partition, {}).pop(note.key, None) is None:
                 continue
+            self._lasts.pop(note.job, None)
             if (left := self._left.pop(note.job, 0) - len(note.claims)) > 0:
                 self._left[note.job] = left
             elif left == 0:

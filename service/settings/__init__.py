@@ -4,7 +4,7 @@ A part of the service receives its own branch, never the root. Unknown keys are 
 durations are written `200ms`, `30s`, `5m` or `1h`, sizes `512KiB`, `64MiB`, plain numbers are seconds and bytes.
 """
 
-from service.settings.accounts import Account, Local
+from service.settings.accounts import Account, Local, has_jobs
 from service.settings.amazon import Aws, ClassifierArn, Comprehend, ComprehendJobs, EndpointArn, RoleArn, S3Folder
 from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentUnderstanding, HarmCategory
 from service.settings.kafka import Kafka
@@ -50,6 +50,7 @@ __all__ = [
     "Stream",
     "Topic",
     "TrainingData",
+    "has_jobs",
     "is_loopback",
     "load",
     "parse",

@@ -33,3 +33,8 @@ Account = Annotated[
     AzureLanguage | ContentSafety | ContentUnderstanding | Comprehend | ComprehendJobs | Local,
     Field(discriminator="provider"),
 ]
+
+
+def has_jobs(account: Account) -> bool:
+    """Whether an account answers through jobs."""
+    return hasattr(account, "job_deadline")

@@ -8,7 +8,7 @@ from pydantic import (
 )
 
 from service.errors import Misconfigured
-from service.settings.accounts import Account
+from service.settings.accounts import Account, has_jobs
 from service.settings.kafka import Kafka
 from service.settings.streams import Stream
 from service.settings.values import Branch, nearest
@@ -70,7 +70,7 @@ class Settings(Branch):
 
     def notes_jobs(self, stream: Stream) -> bool:
         """Whether there are jobs of this stream to note, and they are to be noted."""
-        return stream.note_jobs and any(hasattr(self.accounts[name], "job_deadline") for name in stream.classify_with)
+        return stream.note_jobs and any(has_jobs(self.accounts[name]) for name in stream.classify_with)
 
     def stream(self, name: str | None) -> Stream:
         """The stream of that name, or the only one. Raises Misconfigured."""

@@ -47,8 +47,8 @@ class KafkaNotes:
         wanted = {partition.number: partition for partition in partitions}
         while wanted:
             try:
-                async with asyncio.timeout(self._kafka.request_timeout):
-                    kept = await self._kept(sorted(wanted))
+                await prepare(self._kafka, self._topic, next(iter(wanted.values())).topic)  # the input may have grown
+                kept = await self._kept(sorted(wanted))
             except (KafkaError, TimeoutError, Unavailable) as failure:
                 if isinstance(failure, TopicAuthorizationFailedError):
                     raise Misconfigured(f"topic {self._topic}: the broker does not let this user read it") from None
@@ -93,19 +93,22 @@ class KafkaNotes:
             fetch_max_wait_ms=ms(0.1),
         )
         try:
-            await started(consumer, self._kafka)
-            there = [TopicPartition(self._topic, number) for number in partitions]
-            consumer.assign(there)
-            ends = await consumer.end_offsets(there)
-            left = {tp for tp in there if ends[tp] > await consumer.position(tp)}
-            while left:
-                for tp, records in (await consumer.getmany(*left, timeout_ms=ms(0.5))).items():
-                    for record in records:
-                        if record.value:
-                            kept[tp.partition, record.key] = record.value
-                        else:
-                            kept.pop((tp.partition, record.key), None)
-                left = {tp for tp in left if ends[tp] > await consumer.position(tp)}
+            patience = asyncio.timeout(self._kafka.request_timeout)
+            async with patience:
+                await started(consumer, self._kafka)
+                there = [TopicPartition(self._topic, number) for number in partitions]
+                consumer.assign(there)
+                ends = await consumer.end_offsets(there)
+                left = {tp for tp in there if ends[tp] > await consumer.position(tp)}
+                while left:
+                    for tp, records in (await consumer.getmany(*left, timeout_ms=ms(0.5))).items():
+                        patience.reschedule(asyncio.get_running_loop().time() + self._kafka.request_timeout)
+                        for record in records:
+                            if record.value:
+                                kept[tp.partition, record.key] = record.value
+                            else:
+                                kept.pop((tp.partition, record.key), None)
+                    left = {tp for tp in left if ends[tp] > await consumer.position(tp)}
         finally:
             await consumer_stopped(consumer)
         return kept
@@ -130,6 +133,11 @@ async def _have(kafka: settings.Kafka, topic: str, like: str, *, validate_only: 
         await started(admin, kafka)
         shape = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}  # asked for, it were made
         here, wanted = len(shape.get(topic, ())), len(shape.get(like, ()))
+        if here > wanted:
+            raise Misconfigured(
+                f"kafka: the topic {topic!r}, which keeps the jobs under way, has {here} partitions and {like!r} has"
+                f" {wanted}: it needs as many; delete it, or name another by jobs_topic"
+            )
         if not here:
             copies = max((len(each["replicas"]) for each in shape.get(like, ())), default=1)
             new = NewTopic(topic, wanted, copies, topic_configs=_CONFIG)

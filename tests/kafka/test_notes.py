@@ -131,6 +131,26 @@ async def test_the_topic_is_made_like_the_input_compacted_and_grows_with_it(
     assert len(AdminClient({"bootstrap.servers": bootstrap}).list_topics(jobs).topics[jobs].partitions) == 5
 
 
+async def test_an_input_that_grows_meanwhile_has_notes_for_its_new_partitions(
+    bootstrap: str, kafka: settings.Kafka, sink: KafkaSink, topic: MAKE_TOPIC
+) -> None:
+    incoming = topic(1)
+    jobs = f"{incoming}.jobs"
+    await prepare(kafka, jobs, incoming)
+    librdkafka = AdminClient({"bootstrap.servers": bootstrap})
+    librdkafka.create_partitions([NewPartitions(incoming, 2)])[incoming].result(30)
+    shelf, new = KafkaNotes(kafka, jobs, sink), Partition(incoming, 1)
+    assert await shelf.read([new]) == []
+    await shelf.write([note(1, new, 0)])
+    assert await shelf.read([new]) == [note(1, new, 0)]
+
+
+async def test_a_topic_with_more_partitions_than_the_input_is_refused(kafka: settings.Kafka, topic: MAKE_TOPIC) -> None:
+    incoming, jobs = topic(1), topic(2)
+    with pytest.raises(Misconfigured, match=r"has 2 partitions and .* has 1: it needs as many"):
+        await prepare(kafka, jobs, incoming)
+
+
 async def test_a_topic_that_cannot_be_made_is_told_with_what_to_do(kafka: settings.Kafka, topic: MAKE_TOPIC) -> None:
     with pytest.raises(Misconfigured, match=r"'no/such name'.*make it by hand, or set note_jobs to false"):
         await prepare(kafka, "no/such name", topic(1))
