@@ -5,6 +5,7 @@ share, and those that need the broker are all in one process, for the same reaso
 of its own.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -60,6 +61,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     scheduling = scheduler.LoadScopeScheduling(config, log)
     scheduling._split_scope = company
     return scheduling
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector the four thousand tests and all that they import, which are here to stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
