@@ -4,6 +4,9 @@ PORT ?= 9092
 PYTHON ?= python3.13 python3.12 python3.11 python3.14 python3
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input
 
+# The tests start some hundreds of processes, each of which would compile the service anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint kafka bench chaos reference lock clean
