@@ -67,7 +67,19 @@ RATES: Mapping[str, int] = {  # requests a second, of Amazon's Service Quotas
 }
 _TARGET = re.compile(rb"Comprehend_20171127\.([A-Za-z]{1,64})")
 _JSON = "application/x-amz-json-1.1"
-_STATUSES = {429: "ThrottlingException", 403: "AccessDeniedException", 401: "UnrecognizedClientException"}
+_MEANT = {  # by the HTTP status of a fault rule, which Amazon says 400 for
+    401: "UnrecognizedClientException",
+    403: "AccessDeniedException",
+    408: "RequestTimeoutException",
+    429: "ThrottlingException",
+}
+_SAID = {
+    "AccessDeniedException": "You are not authorized to perform this operation.",
+    "ExpiredTokenException": "The security token included in the request is expired",
+    "ThrottlingException": "Rate exceeded",
+    "TooManyRequestsException": "Rate exceeded",
+    "UnrecognizedClientException": "The security token included in the request is invalid.",
+}
 
 log = structlog.get_logger(__name__)
 
@@ -180,10 +192,10 @@ class Front:
         return spoil(response, fault.body) if fault.body else response
 
     async def _struck(self, action: Action, call: Call, fault: Rule) -> Mapping[str, Any]:
-        if fault.status is None:
+        failure = _meant(fault)
+        if failure is None:
             return await action.does(call)
-        code = _STATUSES.get(fault.status, "InternalServerException")
-        raise Failure(code, "Rate exceeded" if fault.status == 429 else "A fault rule says so.", fault.status)
+        raise failure
 
     def _let_in(self, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
         if not self._secrets:
@@ -205,6 +217,19 @@ class Front:
             )
         except sigv4.Unsigned as error:
             raise Failure(error.code, error.message) from None
+
+
+def _meant(fault: Rule) -> Failure | None:
+    """What a rule answers with, in Amazon's words: the exception that it names, or the one that its status means."""
+    code, status = fault.error, fault.status
+    if code is None and status is None:
+        return None
+    if code is None and status in _MEANT:
+        code, status = _MEANT[status], 400
+    if code is None:
+        code = "InternalServerException" if status is None or status >= 500 else "InvalidRequestException"
+    said = _SAID.get(code, "A fault rule says so.")
+    return Failure(code, said, status or (500 if code == "InternalServerException" else 400))
 
 
 def _answer(content: Mapping[str, Any]) -> Response:

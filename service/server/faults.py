@@ -17,7 +17,10 @@ lets the request pass on to the next. All is deterministic: `probability` draws 
 `times`                  apply that often, then no more
 `probability`, `seed`    apply to that share of the requests
 `slow`                   wait that many seconds first
-`status`, `retry_after`  answer with this HTTP status (400 to 599), and with `Retry-After: <seconds>` if given
+`status`, `retry_after`  answer with this HTTP status (400 to 599), and with `Retry-After: <seconds>` if given; Amazon
+                         knows no such header, and says 400 and the exception's name for 401, 403, 408 and 429
+`error`                  answer with this exception, by its name; with `api: comprehend`, and 400 unless `status` says
+                         otherwise (500 for InternalServerException)
 `body`                   spoil the answer's body: `html`, `truncated`, or `empty`
 `job`                    on submit, what becomes of the job: `failed`; `lost` (accepted, then unknown); `slow` (done
                          after `job_seconds`, else 60); `cancelled`; `partial` (the last task fails; of a single
@@ -31,6 +34,11 @@ Two submissions throttled, then good again; a tenth of all polls answered 503, a
     - {on: submit, status: 429, retry_after: 1, times: 2}
     - {on: poll, status: 503, probability: 0.1, seed: 7}
     - {on: submit, document_error: {ids: ["bad-*"]}}
+
+Credentials that expire, and a throttle by the other of its two names, as Amazon says these::
+
+    - {on: classify, api: comprehend, error: ExpiredTokenException, times: 1}
+    - {on: submit, api: comprehend, error: TooManyRequestsException, times: 2}
 
 A proxy that answers in place of the service, and a job that is never heard of again::
 
@@ -87,6 +95,7 @@ class Rule(_Part):
     slow: _Seconds = 0.0
     status: Annotated[int, Field(ge=400, le=599)] | None = None
     retry_after: Annotated[int, Field(ge=0)] | None = None
+    error: Annotated[str, Field(pattern="^[A-Za-z]{1,64}$")] | None = None
     body: Literal["html", "truncated", "empty"] | None = None
     job: Literal["failed", "lost", "slow", "cancelled", "partial"] | None = None
     job_seconds: _Seconds = 60.0
@@ -94,14 +103,16 @@ class Rule(_Part):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if not (self.slow or self.status or self.body or self.job or self.document_error):
-            raise ValueError("does nothing; give slow, status, body, job or document_error")
+        if not (self.slow or self.status or self.error or self.body or self.job or self.document_error):
+            raise ValueError("does nothing; give slow, status, error, body, job or document_error")
+        if self.error and self.api != "comprehend":
+            raise ValueError("error goes with 'api: comprehend'")
         if self.retry_after is not None and self.status is None:
             raise ValueError("retry_after goes with a status")
         if self.on != "submit" and (self.job or self.document_error):
             raise ValueError("job and document_error go with 'on: submit'")
-        if self.status and (self.job or self.document_error):
-            raise ValueError("a submission answered with a status makes no job; make two rules of it")
+        if (self.status or self.error) and (self.job or self.document_error):
+            raise ValueError("a submission that is refused makes no job; make two rules of it")
         return self
 
 

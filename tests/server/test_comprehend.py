@@ -1,6 +1,7 @@
 """The front of Comprehend and its endpoints, over ASGI."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,28 @@ async def test_signatures_are_asked_for_unless_nothing_is(
 ) -> None:
     async with serve(keys=keys, aws_keys=aws_keys) as server:
         assert (await ask(server, "ListEndpoints")).json().get("__type") == code
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "code"),
+    [
+        ({"status": 401}, 400, "UnrecognizedClientException"),
+        ({"status": 403}, 400, "AccessDeniedException"),
+        ({"status": 408}, 400, "RequestTimeoutException"),
+        ({"status": 429, "retry_after": 3}, 400, "ThrottlingException"),
+        ({"status": 418}, 418, "InvalidRequestException"),
+        ({"status": 503}, 503, "InternalServerException"),
+        ({"error": "TooManyRequestsException"}, 400, "TooManyRequestsException"),
+        ({"error": "ThrottlingException", "status": 429}, 429, "ThrottlingException"),
+        ({"error": "ExpiredTokenException"}, 400, "ExpiredTokenException"),
+        ({"error": "InternalServerException"}, 500, "InternalServerException"),
+    ],
+)
+async def test_a_fault_is_told_as_amazon_tells_it(serve: Serve, rule: dict[str, Any], status: int, code: str) -> None:
+    async with serve(keys=(), faults=[{"on": "classify", "api": "comprehend", **rule}]) as server:
+        answer = await ask(await registered(server), "ClassifyDocument", EndpointArn=ENDPOINT, Text=BILLING)
+    assert (answer.status_code, answer.json()["__type"], answer.headers["x-amzn-ErrorType"]) == (status, code, code)
+    assert "Retry-After" not in answer.headers
 
 
 async def test_a_unit_is_two_documents_and_a_hundred_characters_a_second(serve: Serve) -> None:

@@ -225,6 +225,13 @@ async def test_what_does_not_serve_is_told_as_documented(serve: Serve) -> None:
         is_as_documented(await asked(server, gone["request"]), gone["response"])
 
 
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ExpiredTokenException", "TooManyRequestsException"])
+async def test_what_only_the_cloud_refuses_is_told_as_documented_on_request(serve: Serve, code: str) -> None:
+    exchange = refusal(code)
+    async with serve(keys=(), faults=[{"on": "classify", "api": "comprehend", "error": code}]) as server:
+        is_as_documented(await asked(server, exchange["request"]), exchange["response"])
+
+
 @pytest.mark.parametrize(
     ("code", "key", "secret"),
     [

@@ -67,6 +67,9 @@ def test_documents_are_struck_by_number_by_place_and_by_pattern() -> None:
         ([{"slow": 1, "retry_after": 1}], "retry_after goes with a status"),
         ([{"job": "failed"}], "go with 'on: submit'"),
         ([{"on": "submit", "job": "failed", "status": 500}], "make two rules"),
+        ([{"on": "submit", "error": "ThrottlingException"}], "rule 0: .*error goes with 'api: comprehend'"),
+        ([{"api": "comprehend", "error": "429"}], "rule 0.error"),
+        ([{"on": "submit", "api": "comprehend", "job": "lost", "error": "Throttling"}], "make two rules"),
         ([{"on": "submit", "document_error": {"every": 0}}], "rule 0.document_error.every"),
         ([{"slow": float("inf")}], "rule 0.slow"),
     ],
@@ -87,7 +90,7 @@ def test_rules_are_read_from_yaml_and_json_and_on_is_a_word(tmp_path: Path) -> N
 def test_the_examples_of_the_module_are_rules() -> None:
     blocks = (faults.__doc__ or "").split("::\n\n")[2:]
     examples = ["\n".join(line for line in block.splitlines() if line.startswith("    ")) for block in blocks]
-    assert [len(parse(yaml.load(example, faults._Loader))) for example in examples] == [3, 2]  # noqa: S506
+    assert [len(parse(yaml.load(example, faults._Loader))) for example in examples] == [3, 2, 2]  # noqa: S506
 
 
 @pytest.mark.parametrize("content", [None, "- {on: [", "nonsense", "- {status: 1}"])
