@@ -82,7 +82,7 @@ class Authoring:
 
     async def languages(self, call: Call) -> Response:
         """The languages that documents may be in."""
-        return page(call, [{"languageName": code, "languageCode": code} for code in sorted(LANGUAGES)])
+        return page(call, [{"languageName": name, "languageCode": code} for code, name in LANGUAGES.items()])
 
     async def configs(self, call: Call) -> Response:
         """The versions of training that there are."""

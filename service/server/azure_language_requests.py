@@ -11,16 +11,22 @@ from service.server.gateway import Refusal
 from service.server.store import Project
 
 TASKS = {"CustomSingleLabelClassification": "single_label", "CustomMultiLabelClassification": "multi_label"}
-LANGUAGES = frozenset(
-    [
-        *("af", "am", "ar", "as", "az", "be", "bg", "bn", "br", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "eo"),
-        *("es", "et", "eu", "fa", "fi", "fr", "fy", "ga", "gd", "gl", "gu", "ha", "he", "hi", "hr", "hu", "hy", "id"),
-        *("it", "ja", "jv", "ka", "kk", "km", "kn", "ko", "ku", "ky", "la", "lo", "lt", "lv", "mg", "mk", "ml", "mn"),
-        *("mr", "ms", "my", "ne", "nl", "nb", "or", "pa", "pl", "ps", "pt", "ro", "ru", "sa", "sd", "si", "sk", "sl"),
-        *("so", "sq", "sr", "su", "sv", "sw", "ta", "te", "th", "tl", "tr", "ug", "uk", "ur", "uz", "vi", "xh", "yi"),
-        *("zh", "zu"),
-    ]
+_NAMED = (
+    "af Afrikaans, am Amharic, ar Arabic, as Assamese, az Azerbaijani, be Belarusian, bg Bulgarian, bn Bengali, "
+    "br Breton, bs Bosnian, ca Catalan, cs Czech, cy Welsh, da Danish, de German, el Greek, en-us English (US), "
+    "eo Esperanto, es Spanish, et Estonian, eu Basque, fa Persian, fi Finnish, fr French, fy Western Frisian, "
+    "ga Irish, gd Scottish Gaelic, gl Galician, gu Gujarati, ha Hausa, he Hebrew, hi Hindi, hr Croatian, hu Hungarian, "
+    "hy Armenian, id Indonesian, it Italian, ja Japanese, jv Javanese, ka Georgian, kk Kazakh, km Khmer, kn Kannada, "
+    "ko Korean, ku Kurdish, ky Kyrgyz, la Latin, lo Lao, lt Lithuanian, lv Latvian, mg Malagasy, mk Macedonian, "
+    "ml Malayalam, mn Mongolian, mr Marathi, ms Malay, my Burmese, ne Nepali, nl Dutch, nb Norwegian (Bokmal), "
+    "or Odia, pa Punjabi, pl Polish, ps Pashto, pt-br Portuguese (Brazil), pt-pt Portuguese (Portugal), ro Romanian, "
+    "ru Russian, sa Sanskrit, sd Sindhi, si Sinhala, sk Slovak, sl Slovenian, so Somali, sq Albanian, sr Serbian, "
+    "su Sundanese, sv Swedish, sw Swahili, ta Tamil, te Telugu, th Thai, tl Tagalog, tr Turkish, ug Uyghur, "
+    "uk Ukrainian, ur Urdu, uz Uzbek, vi Vietnamese, xh Xhosa, yi Yiddish, zh-hans Chinese (Simplified), zu Zulu"
 )
+LANGUAGES: Mapping[str, str] = dict(one.split(" ", 1) for one in _NAMED.split(", "))
+"""The languages that documents may be in, as they are listed: names by codes."""
+_PRIMARY = frozenset(code.partition("-")[0] for code in LANGUAGES)
 MOST_DOCUMENTS = 25
 MOST_CHARACTERS = 125_000
 MOST_TASKS = 25
@@ -173,4 +179,4 @@ def refused(message: str, inner: str, detail: str) -> Refusal:
 
 def is_language(code: str) -> bool:
     """Whether documents may be in a language, or in a regional variant of one."""
-    return code.lower().partition("-")[0] in LANGUAGES
+    return code.lower().partition("-")[0] in _PRIMARY

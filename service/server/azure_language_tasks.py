@@ -93,7 +93,7 @@ def _document_errors(documents: Sequence[Document], struck: DocumentError | None
         if document.text.isspace():
             errors[document.id] = _document_error(BAD_DOCUMENTS, "InvalidDocument", "Document text is empty.")
         elif document.language and not is_language(document.language):
-            known = f"Supported languages: {', '.join(sorted(LANGUAGES))}."
+            known = f"Supported languages: {', '.join(LANGUAGES)}."
             errors[document.id] = _document_error("Invalid language code.", "UnsupportedLanguageCode", known)
         elif struck and struck.strikes(index, document.id):
             errors[document.id] = _document_error(

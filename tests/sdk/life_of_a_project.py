@@ -34,8 +34,9 @@ details = m.CreateProjectOptions(
 made = client.create_project("tickets-6", details)
 assert (made.project_name, made.project_kind, made.language) == ("tickets-6", "CustomSingleLabelClassification", "en")
 assert "tickets-6" in [one.project_name for one in client.list_projects()]
-assert "en" in [
-    one.language_code for one in client.list_supported_languages(project_kind="CustomSingleLabelClassification")
+assert ("English (US)", "en-us") in [
+    (one.language_name, one.language_code)
+    for one in client.list_supported_languages(project_kind="CustomSingleLabelClassification")
 ]
 
 project = TextAuthoringProjectClient(URL, credential, project_name="tickets-6")

@@ -429,3 +429,12 @@ async def test_requests_that_make_no_sense_are_refused(serve_it: Any) -> None:
         for what in ("languages", "training-config-versions"):
             found = await ask(server, "GET", f"/global/{what}", projectKind="CustomMultiLabelClassification")
             assert found.json()["value"]
+
+
+async def test_languages_are_listed_by_the_codes_that_are_documented(serve_it: Any) -> None:
+    async with serve_it() as server:
+        listed = await ask(server, "GET", "/global/languages", projectKind="CustomMultiLabelClassification")
+    codes = [one["languageCode"] for one in listed.json()["value"]]
+    assert len(codes) == 93
+    assert {"en-us", "pt-br", "pt-pt", "zh-hans"} < set(codes)
+    assert not {"en", "pt", "zh"} & set(codes)
