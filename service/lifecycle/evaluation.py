@@ -1,12 +1,13 @@
 """How good an account's answers are: labelled rows go through the very pipeline that documents do, and are compared.
 
-Measured is what is told, so a service that gives no scores counts as sure of each class that it names. A document that
-it refuses, or gives no class, is wrong where it has one.
+Measured is what is told, so a service that gives no scores has no calibration error. A document that it refuses, or
+gives no class, is wrong where it has one.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -90,7 +91,8 @@ def _compared(
             line[column[each["name"]]] = 1.0 if score is None else max(score, _NAMED)
         if task == "single_label" and not answer:
             line[-1] = 1.0
-    return compare(
+    given = {each.get("score") is not None for answer in answers for each in answer}
+    worth = compare(
         task=task,
         labels=labels,
         threshold=_NAMED,
@@ -99,6 +101,7 @@ def _compared(
         seconds=seconds,
         unlabelled=unlabelled,
     )
+    return worth if given == {True} else replace(worth, ece=None)
 
 
 def _json(text: str) -> bytes:

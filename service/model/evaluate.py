@@ -66,7 +66,7 @@ class Evaluation:
     the share of wrong decisions: on documents in single-label, on (document, label) pairs in multi-label
     classification. `ece` is the expected calibration error over 15 bins of equal width (Guo et al. 2017, "On
     calibration of modern neural networks"), of the best class's score in single-label, of all scores in multi-label
-    classification. `seconds` is the time that scoring took.
+    classification, and None where no scores were given. `seconds` is the time that scoring took.
 
     `confusion` counts documents by (true, answered) label; it is empty in multi-label classification. `unknown` counts
     the labels of documents that the model has never seen, which it can only get wrong. `unlabelled` counts the
@@ -83,7 +83,7 @@ class Evaluation:
     recall_macro: float
     f1_macro: float
     hamming_loss: float
-    ece: float
+    ece: float | None
     seconds: float
     classes: tuple[ClassEvaluation, ...]
     confusion: Mapping[tuple[str, str], int]

@@ -34,6 +34,7 @@ async def test_an_account_is_measured_as_its_model_is(tmp_path: Path) -> None:
     )
     assert (asked.documents, asked.accuracy, asked.f1_micro) == (own.documents, own.accuracy, own.f1_micro)
     assert asked.confusion == own.confusion
+    assert asked.ece == pytest.approx(own.ece)
 
 
 async def test_any_number_of_labels(tmp_path: Path) -> None:
@@ -66,6 +67,7 @@ async def test_a_document_that_is_refused_or_of_no_class_is_wrong(replay: Replay
     found = await measured("it", branch, [Example(text, text, ("invoice",)) for text in texts], lambda _: None)
     assert (found.documents, found.accuracy) == (4, 0.5)
     assert found.confusion == {("invoice", "invoice"): 2, ("invoice", "(none)"): 2}
+    assert found.ece is None  # the service gives no scores
 
 
 async def test_a_custom_category_is_measured_by_itself(replay: Replay) -> None:
@@ -93,6 +95,7 @@ async def test_a_custom_category_is_measured_by_itself(replay: Replay) -> None:
     found = await measured("it", branch, rows, lambda _: None)
     assert [(one.name, one.true_positives, one.false_negatives) for one in found.classes] == [("Drugs", 1, 1)]
     assert not found.unknown
+    assert found.ece is None
 
 
 async def test_rows_that_do_not_fit(tmp_path: Path) -> None:
