@@ -20,9 +20,9 @@ Behaviour chosen where the service's is not documented:
   those of the last PUT; PATCH changes description and tags alone, and null removes them.
 * Input is the request's bytes, of whatever content type: plain text, PDF or Word (`pages`); or JSON with a `url`, which
   is read only if its container is one that the operator named.
-* `noSplit` gives one content; `perPage` one a page; `auto` one for each run of pages of one category. A content has
-  `markdown` and `pages` where its category names an analyzer, as documented; `fields` are empty, and pages are told
-  by their numbers, without their sizes.
+* `noSplit` gives one content; `perPage` one a page; `auto` one for each run of pages of one category. Plain text
+  (inferred) and Word are one page, so they are never split. A content has `markdown` and `pages` where its category
+  names an analyzer, as documented; `fields` are empty, and pages are told by their numbers, without their sizes.
 * A file that cannot be read ends as Failed with InvalidContent. An id that is taken is replaced, never a 409.
 
 Lists come in pages of a hundred, in the order of ids, with a `nextLink`.

@@ -1,8 +1,9 @@
 """Files as pages of text: plain text, PDF (pypdf) and Word (python-docx); for threads, not for the event loop.
 
-What kind a file is, its content says, not its name. Plain text is UTF-8 (or UTF-16 with a byte order mark), and a form
-feed ends a page; a Word file is one page, its tables in their places. Files are read as if they were hostile: sizes and
-numbers of pages are bounded, also those of what is compressed inside, and so is the time that a PDF's pages may take.
+What kind a file is, its content says, not its name. Plain text is UTF-8 (or UTF-16 with a byte order mark), and one
+page, whatever form feeds it has; a Word file is one page, too, its tables in their places. Files are read as if they
+were hostile: sizes and numbers of pages are bounded, also those of what is compressed inside, and so is the time that a
+PDF's pages may take.
 What reads PDF and Word is imported with the first of them: a server starts in three quarters of the time without.
 """
 
@@ -47,13 +48,13 @@ def read(content: bytes, seconds: float = MOST_SECONDS) -> Pages:
     elif content.startswith(b"PK\x03\x04"):
         pages = Pages(_WORD, [_word(content)])
     else:
-        pages = Pages("text/plain", _text(content))
+        pages = Pages("text/plain", [_text(content)])
     if len(pages.texts) > MOST_PAGES:
         raise Unreadable(f"the file has {len(pages.texts)} pages, more than {MOST_PAGES}")
     return pages
 
 
-def _text(content: bytes) -> list[str]:
+def _text(content: bytes) -> str:
     if len(content) > MOST_TEXT_BYTES:
         raise Unreadable(f"a text file may have {MOST_TEXT_BYTES:,} bytes")
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
@@ -65,8 +66,7 @@ def _text(content: bytes) -> list[str]:
         raise Unreadable("the file is neither PDF nor Word nor text")
     if len(text) > MOST_CHARACTERS:
         raise Unreadable(f"a text file may have {MOST_CHARACTERS:,} characters")
-    pages = text.split("\f")
-    return pages[:-1] if len(pages) > 1 and not pages[-1].strip() else pages
+    return text
 
 
 def _pdf(content: bytes, seconds: float) -> list[str]:

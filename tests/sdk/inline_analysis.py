@@ -1,5 +1,9 @@
-"""azure-ai-contentunderstanding 1.2.0b3, which speaks 2026-06-01-preview. URL, key, an invoice, another text."""
+"""azure-ai-contentunderstanding 1.2.0b3, which speaks 2026-06-01-preview. Takes URL, key and a PDF in base64.
 
+The PDF has three pages: an invoice, another text, an invoice.
+"""
+
+import base64
 import sys
 
 from azure.ai.contentunderstanding import ContentUnderstandingClient
@@ -7,7 +11,7 @@ from azure.ai.contentunderstanding import models as m
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
-URL, KEY, INVOICE, OTHER = sys.argv[1:5]
+URL, KEY, DOCUMENT = sys.argv[1:4]
 client = ContentUnderstandingClient(URL, AzureKeyCredential(KEY))
 bill = m.ContentCategoryDefinition(description="A bill that asks for payment of goods or services, with an amount due")
 made = client.begin_create_analyzer(
@@ -21,8 +25,8 @@ made = client.begin_create_analyzer(
 ).result()
 assert (made.analyzer_id, made.status) == ("inline", "ready")
 
-document = f"{INVOICE}\f{OTHER}\f{INVOICE}".encode()
-found = client.analyze_inline("inline", inputs=[m.AnalysisInput(data=document, mime_type="text/plain")])
+document = base64.b64decode(DOCUMENT)
+found = client.analyze_inline("inline", inputs=[m.AnalysisInput(data=document, mime_type="application/pdf")])
 whole, *parts = getattr(found, "result", found).contents
 assert [one.category for one in whole.segments] == ["invoice", "$OTHER", "invoice"]
 assert [one.category for one in parts] == ["invoice", "$OTHER", "invoice"]

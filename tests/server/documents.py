@@ -8,7 +8,8 @@ import docx
 
 def pdf(pages: Sequence[str]) -> bytes:
     """A PDF document with a line of text on each page."""
-    objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"", b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
+    font = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"
+    objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"", font]
     kids = []
     for page in pages:
         stream = f"BT /F1 12 Tf 72 720 Td ({page}) Tj ET".encode("latin-1")

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.server.conftest import Serve, Server
+from tests.server.documents import pdf
 from tests.server.test_content_understanding import BASE, COMPLAINT, INVOICE, MAIL, ended
 
 VERSION = {"api-version": "2025-11-01"}
@@ -37,20 +38,35 @@ async def analyzed(server: Server, content: bytes, **query: str) -> dict[str, An
     return await ended(server, response)
 
 
-@pytest.mark.parametrize(("encoding", "width"), [("codePoint", 1), ("utf16", 2), ("utf8", 4)])
-async def test_spans_count_in_the_encoding_asked_for(server: Server, encoding: str, width: int) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "smile", "accent"), [("codePoint", 1, 1), ("utf16", 2, 1), ("utf8", 4, 2)], ids=str
+)
+async def test_spans_count_in_the_encoding_asked_for(server: Server, encoding: str, smile: int, accent: int) -> None:
     await put(server, enableSegment=True)
-    first = f"{INVOICE} \U0001f642"
-    shown = await analyzed(server, f"{first}\f{COMPLAINT}".encode(), stringEncoding=encoding)
+    shown = await analyzed(server, f"{INVOICE} \U0001f642".encode(), stringEncoding=encoding)
+    (segment,) = shown["result"]["contents"][0]["segments"]
+    assert segment["span"] == {"offset": 0, "length": len(INVOICE) + 1 + smile}
+    shown = await analyzed(server, pdf([f"{INVOICE} é", COMPLAINT]), stringEncoding=encoding)
     spans = [segment["span"] for segment in shown["result"]["contents"][0]["segments"]]
-    length = len(INVOICE) + 1 + width
+    length = len(INVOICE) + 1 + accent
     assert spans == [{"offset": 0, "length": length}, {"offset": length + 1, "length": len(COMPLAINT)}]
     assert shown["usage"] == {"documentPagesStandard": 2}
 
 
+@pytest.mark.parametrize("split", [{}, {"enableSegment": True}, {"segmentPerPage": True}], ids=str)
+async def test_a_text_is_one_page_whatever_form_feeds_it_has(server: Server, split: dict[str, Any]) -> None:
+    await put(server, **split)
+    text = f"{INVOICE}\f{COMPLAINT}"
+    shown = await analyzed(server, text.encode())
+    whole, *parts = shown["result"]["contents"]
+    assert [(one["startPageNumber"], one["endPageNumber"]) for one in (whole, *parts)] == [(1, 1)] * (1 + len(parts))
+    assert whole["markdown"] == text
+    assert shown["usage"] == {"documentPagesStandard": 1}
+
+
 async def test_the_whole_is_left_out_where_that_is_asked_for(server: Server) -> None:
     await put(server, segmentPerPage=True, omitContent=True)
-    shown = await analyzed(server, f"{INVOICE}\f{COMPLAINT}".encode())
+    shown = await analyzed(server, pdf([INVOICE, COMPLAINT]))
     found = [(one["path"], one["category"], one["startPageNumber"]) for one in shown["result"]["contents"]]
     assert found == [("input1/segment1", "invoice", 1), ("input1/segment2", "complaint", 2)]
 
@@ -114,7 +130,7 @@ async def test_an_analyzer_is_replaced_only_where_that_is_allowed(server: Server
 )
 async def test_pages_are_those_that_are_asked_for(server: Server, asked: str, numbers: list[int]) -> None:
     await put(server, segmentPerPage=True)
-    document = "\f".join([INVOICE, COMPLAINT] * 2).encode()
+    document = pdf([INVOICE, COMPLAINT] * 2)
     data = {"data": base64.b64encode(document).decode(), "range": asked}
     url = f"{BASE}/analyzers/mail:analyze"
     in_json = await server.client.post(url, params=VERSION, json={"inputs": [data]})
@@ -131,7 +147,7 @@ async def test_pages_are_those_that_are_asked_for(server: Server, asked: str, nu
 
 async def test_pages_that_are_apart_are_not_one_segment(server: Server) -> None:
     await put(server, enableSegment=True)
-    shown = await analyzed(server, "\f".join([INVOICE] * 4).encode(), range="1-2,4")
+    shown = await analyzed(server, pdf([INVOICE] * 4), range="1-2,4")
     segments = shown["result"]["contents"][0]["segments"]
     assert [(one["startPageNumber"], one["endPageNumber"]) for one in segments] == [(1, 2), (4, 4)]
 
@@ -152,7 +168,7 @@ async def test_a_document_without_the_pages_asked_for_cannot_be_read(server: Ser
 
 async def test_inline_a_document_is_answered_at_once_as_it_would_be_later(server: Server) -> None:
     await put(server, enableSegment=True)
-    document = f"{INVOICE}\f{COMPLAINT}".encode()
+    document = pdf([INVOICE, COMPLAINT])
     later = await analyzed(server, document, range="2")
     version, url = {"api-version": "2026-06-01-preview", "stringEncoding": "utf16"}, f"{BASE}/analyzers/mail"
     inputs = {"inputs": [{"data": base64.b64encode(document).decode(), "range": "2"}]}

@@ -1,7 +1,7 @@
 """Content Understanding against documented exchanges: what is alike whatever the text, ids and times, has to be equal.
 
-What a document is like is not the service's word here, so a request for parts is sent with the page breaks between them
-that the documentation leaves out, and parts are compared by their shapes.
+What a document is like is not the service's word here, so a request for parts is sent as a PDF of so many pages, as the
+documentation's text stands for one, and parts are compared by their shapes.
 """
 
 import json
@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.server.conftest import KEY, Serve, Server
+from tests.server.documents import pdf
 from tests.server.test_content_understanding import BASE
 
 CONTRACT = Path(__file__).parents[1] / "contract" / "content_understanding"
@@ -23,7 +24,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 PENDING = {"NotStarted", "Running"}
 UNTOLD = {"processingLocation", "details", "innererror", "width", "height", "warnings"}
 """What one side may say and the other leave out."""
-PARTS = "Invoice 1, with an amount due\fReceipt of a sale\fHappy birthday, Anna\fInvoice 2, with an amount due"
+PARTS = ["Invoice 1, with an amount due", "Receipt of a sale", "Happy birthday, Anna", "Invoice 2, with an amount due"]
 
 
 def exchanges(name: str) -> list[dict[str, Any]]:
@@ -69,7 +70,7 @@ async def made(server: Server, name: str) -> None:
         assert (await server.client.put(f"{BASE}/{path}?api-version={version}", json=body)).status_code == 201
 
 
-async def asked(server: Server, request: dict[str, Any], location: str, content: str | None) -> httpx.Response:
+async def asked(server: Server, request: dict[str, Any], location: str, content: str | bytes | None) -> httpx.Response:
     path = RESULT.sub(lambda _: RESULT.search(location)[0], request["path"]) if location else request["path"]  # type: ignore[index]
     headers = {name: value.replace("{key}", KEY) for name, value in request["headers"].items()}
     url = f"{path}?{request['query']}"
@@ -89,8 +90,8 @@ async def test_a_documented_exchange_happens_so_here(serve: Serve, name: str) ->
         await made(server, name)
         for exchange in exchanges(name):
             request, expected = exchange["request"], exchange["response"]
-            parted = name.endswith(("split.json", "segments.json"))
-            content = PARTS if parted and request["method"] == "POST" else request["body"]
+            parted = name.endswith("split.json")
+            content = pdf(PARTS) if parted and request["method"] == "POST" else request["body"]
             ends = isinstance(expected["body"], dict) and expected["body"].get("status") in {"Succeeded", "Failed"}
             if ends:
                 await at_work.enter_async_context(server.jobs.working())

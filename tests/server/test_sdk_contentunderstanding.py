@@ -1,5 +1,6 @@
 """The vendor's own client against the server, as a user would point it."""
 
+import base64
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -124,4 +125,5 @@ def test_a_restarted_server_knows_its_analyzers(tmp_path: Path) -> None:
 
 
 def test_the_next_version_of_the_client_is_answered_at_once(url: str) -> None:
-    environments.run("content-previews", "inline_analysis.py", url, KEY, INVOICE, "Happy birthday, Anna")
+    document = pdf([INVOICE, "Happy birthday, Anna", INVOICE])
+    environments.run("content-previews", "inline_analysis.py", url, KEY, base64.b64encode(document).decode())
