@@ -209,16 +209,18 @@ def soaked(work: Workload, size: Size) -> tuple[int, str]:
         if (due := min(size.documents, round((now - began) * rate)) - fed) > 0:
             work.feed(due)
             fed += due
-        looks.append(worker.held())
-        time.sleep(size.seconds / 60)
+        if now - began >= len(looks) * size.seconds / 60:
+            looks.append(worker.held())
+        time.sleep(0.2)
     work.feed(size.documents - fed)
     work.until(work.are_done)
-    early, late = (max(half, key=lambda look: look.megabytes) for half in (looks[6:33], looks[33:]))
+    begun, middle = len(looks) // 10, len(looks) // 2
+    early, late = (max(half, key=lambda look: look.megabytes) for half in (looks[begun:middle], looks[middle:]))
     if late.megabytes > 1.1 * early.megabytes + 5:
         raise Missed(f"memory grew: {early}, {late}")
-    if max(look.files for look in looks[33:]) > max(look.files for look in looks[6:33]) + 5:
+    if max(look.files for look in looks[middle:]) > max(look.files for look in looks[begun:middle]) + 5:
         raise Missed(f"files or connections leak: {early}, {late}")
-    if (lag := max(look.lag for look in looks[6:])) > 20 * rate + 500:
+    if (lag := max(look.lag for look in looks[begun:])) > 20 * rate + 500:
         raise Missed(f"it does not keep up: {lag:.0f} documents behind")
     return 0, f"memory {early.megabytes:.0f} and {late.megabytes:.0f} MB, {late.files} files, {late.threads} threads"
 
@@ -273,7 +275,7 @@ CASES = (
         "soak",
         "an hour of steady work",
         Size(360_000, seconds=3_600),
-        Size(1_500, seconds=12),
+        Size(6_000, seconds=60),
         soaked,
         takes_long=True,
     ),
