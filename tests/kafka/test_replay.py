@@ -346,7 +346,7 @@ def test_a_broker_that_dies_on_the_way_costs_nothing(broker: Broker, desk: Desk,
         run.wait_until(partial(desk.is_past, 500))
         broker.kill()
         try:
-            assert run.process.wait(60) == 1
+            assert run.process.wait(90) == 1
         finally:
             broker.start()
         assert "run it again" in run.said()
