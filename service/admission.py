@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from service.rates import Rate
+from service.in_flight import InFlight, kind_of
+from service.rates import LearntRate, Rate
 
 
 class Held(StrEnum):
@@ -27,10 +28,11 @@ class Call:
     """What a call asks for, and how it stands: `admitted_at` is None until it may go.
 
     `prepaid` are HTTP requests that its admission has counted already; `paced` are seconds that its own requests waited
-    for their turn while it was out.
+    for their turn while it was out. `requests` are those it made, the last at `asked_at`; `answered` is whether it
+    ended well.
     """
 
-    __slots__ = ("admitted_at", "characters", "documents", "paced", "prepaid")
+    __slots__ = ("admitted_at", "answered", "asked_at", "characters", "documents", "paced", "prepaid", "requests")
 
     def __init__(self, characters: int, documents: int = 1) -> None:
         self.characters = characters
@@ -38,6 +40,9 @@ class Call:
         self.prepaid = 0
         self.paced = 0.0
         self.admitted_at: float | None = None
+        self.asked_at = 0.0
+        self.requests = 0
+        self.answered = False
 
 
 C = TypeVar("C", bound=Call)
@@ -52,18 +57,19 @@ class Admission(Generic[C]):
 
     def __init__(
         self,
-        in_flight: int,
+        in_flight: InFlight,
         *,
         requests: Sequence[Rate] = (),
         documents: Sequence[Rate] = (),
         characters: Sequence[Rate] = (),
     ) -> None:
-        self.in_flight_limit = in_flight
+        self.in_flight = in_flight
         self.out = 0
         self.quiet_until = 0.0
         self.look_at = math.inf
         """When somebody may go who may not go now; infinite where that depends on what ends or comes."""
-        self._requests = tuple(requests)
+        self._learnt = LearntRate()
+        self._requests: tuple[Rate, ...] = (*requests, self._learnt)
         self._documents = tuple(documents)
         self._characters = tuple(characters)
         self._queue: deque[C] = deque()
@@ -114,9 +120,18 @@ class Admission(Generic[C]):
         if not self._queue:
             self._note(None, now)
 
-    def ended(self, _call: C, _now: float) -> None:
+    def ended(self, call: C, now: float) -> None:
         """A call that was let go has come to its end."""
+        if call.answered and call.admitted_at is not None:
+            kind, took = kind_of(call.characters, call.documents), now - call.admitted_at - call.paced
+            self.in_flight.answered(kind, call.admitted_at, took, self.out, now)
         self.out -= 1
+
+    def throttled(self, call: C, now: float) -> None:
+        """The last request of a call that is out was refused for being one too many."""
+        self._learnt.refused(call.asked_at, now)
+        if call.requests <= 1:  # else it asked after something, which takes no place
+            self.in_flight.throttled(call.asked_at, self.out, now)
 
     def request(self, now: float) -> bool:
         """Let one HTTP request of a call that is out go, if nothing holds it; else see `look_at`."""
@@ -156,8 +171,9 @@ class Admission(Generic[C]):
             if rate.holds(now):
                 self.look_at = rate.free_at
                 return Held.CHARACTERS
-        if self.out >= self.in_flight_limit:  # asked last: only what nothing else holds would gain by more of them
+        if self.out >= self.in_flight.limit:  # asked last: only what nothing else holds would gain by more of them
             self.look_at = math.inf
+            self.in_flight.needed()
             return Held.IN_FLIGHT
         return None
 
@@ -169,7 +185,7 @@ class Admission(Generic[C]):
         for rate in self._characters:
             rate.take(call.characters, now)
         call.prepaid = 1
-        call.admitted_at = now
+        call.admitted_at = call.asked_at = now
         self.out += 1
 
     def _note(self, reason: Held | None, now: float) -> None:

@@ -288,7 +288,7 @@ def _config(branch: settings.Comprehend | settings.ComprehendJobs, endpoint_url:
         http_session_cls=_Staying,
         connect_timeout=branch.connect_timeout,
         read_timeout=branch.request_timeout,
-        max_pool_connections=branch.limits.in_flight + 1,  # and one to look whether it is well
+        max_pool_connections=branch.limits.connections + 1,  # and one to look whether it is well
         retries={"mode": "standard", "total_max_attempts": 1},
         user_agent=f"labelstream/{version('labelstream')}",  # the SDK's own is made anew for every request
         proxies={} if on_this_machine else None,

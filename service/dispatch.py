@@ -155,6 +155,7 @@ class Account:
             self.telemetry.error("classify", "auth")
             raise Misconfigured(f"accounts.{self.name}: {error}") from None
         self._failures = 0
+        self.limits.answered()
         self.answered_at = _now()
         self.telemetry.answered(outcomes)
         return outcomes
@@ -221,6 +222,8 @@ class Account:
         self.telemetry.retried(reason, error.retry_after)
         if isinstance(error, JobLost):
             self.telemetry.error("job", "job_lost")
+        if isinstance(error, Throttled):
+            self.limits.throttled()
         if error.retry_after and error.retry_after >= FIRST_BACK_OFF:  # less is no reason to ask again, and again
             self.limits.quiet(min(error.retry_after, LONGEST_QUIET))
         elif asked_at > self._failed_at and not self.limits.quiet_for:  # calls that were out together fail as one

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from service import settings
 from service.admission import Admission, Call, Held
+from service.in_flight import Adaptive, Fixed
 from service.rates import OF_A_QUOTA, Rate
 
 _LOOK = 1.0
@@ -37,7 +38,7 @@ class Limits:
 
     def __init__(self, limits: settings.Limits) -> None:
         self._admission: Admission[Place] = Admission(
-            limits.in_flight,
+            Adaptive(most=limits.most_in_flight) if limits.in_flight == "adaptive" else Fixed(limits.in_flight),
             requests=_rates(limits.requests_per_second, (limits.requests_per_minute or 0) / 60),
             documents=_rates(limits.documents_per_second),
             characters=_rates(limits.characters_per_second),
@@ -54,22 +55,41 @@ class Limits:
 
     async def request(self) -> None:
         """Wait until one more HTTP request may be made."""
-        call, now = _CALL.get(), _now()
-        if call is not None and call.limits is not self:
-            call = None
+        call, now = self._call(), _now()
         if call is not None and call.prepaid and self._admission.quiet_until <= now:
             call.prepaid -= 1
         elif self._requests or not self._admission.request(now):
-            turn = asyncio.get_running_loop().create_future()
-            self._requests.append(turn)
-            try:
-                self._look()
-                await turn
-            except asyncio.CancelledError:
-                self._look()
-                raise
+            await self._turn()
             if call is not None:
                 call.paced += _now() - now
+                now = _now()
+        if call is not None:
+            call.asked_at = now
+            call.requests += 1
+
+    async def _turn(self) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._requests.append(turn)
+        try:
+            self._look()
+            await turn
+        except asyncio.CancelledError:
+            self._look()
+            raise
+
+    def _call(self) -> "Place | None":
+        call = _CALL.get()
+        return call if call is not None and call.limits is self else None
+
+    def answered(self) -> None:
+        """The call that is being made was answered."""
+        if (call := self._call()) is not None:
+            call.answered = True
+
+    def throttled(self) -> None:
+        """The last request of the call that is being made was refused for being one too many."""
+        if (call := self._call()) is not None:
+            self._admission.throttled(call, _now())
 
     def quiet(self, seconds: float) -> None:
         """Let nothing new out for so long: the account has said that it is too much, or that it is unwell."""
@@ -83,7 +103,7 @@ class Limits:
     def statistics(self) -> LimitsStatistics:
         """A picture of this moment."""
         gate, now = self._admission, _now()
-        return LimitsStatistics(gate.out, gate.in_flight_limit, gate.waiting, self.quiet_for, gate.held(now))
+        return LimitsStatistics(gate.out, gate.in_flight.limit, gate.waiting, self.quiet_for, gate.held(now))
 
     def enter(self, place: "Place") -> bool:
         """Let a call go at once, if it may."""

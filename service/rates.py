@@ -1,5 +1,7 @@
 """How much may go in a second. Pure: told the time, ignorant of waiting."""
 
+import math
+
 SLACK = 0.1
 """Seconds that a rate may make up for: a timer that wakes a little after its time must not lose the difference."""
 TICK = 0.002
@@ -7,6 +9,19 @@ TICK = 0.002
 OF_A_QUOTA = 0.98
 """The share of a quota that is used. Calls that are spaced evenly arrive less so: this leaves the network a fiftieth of
 the quota's window to be uneven in, before a service that counts strictly counts one too many."""
+OF_WHAT_WAS_TAKEN = 0.95
+"""The share that is used of a quota that was found out by being refused."""
+_LEAST_PER_SECOND = 0.5
+_LOWERED, _LOWERED_BLINDLY, _LEAST_LOWERED = 0.4, 0.85, 0.97
+"""What is left at least of a rate that was refused, by what was taken and where that says little, and what at most."""
+_TELLING = 1.0
+"""Seconds after which what was taken tells of a quota."""
+_FIRST_STEP, _LARGEST_STEP = 0.02, 0.5
+"""By how much more is tried, at first and after many times that nothing spoke against it."""
+_TRIAL = 3.0
+"""Seconds that something more is tried before it is tried still more."""
+_PATIENCE, _MOST_PATIENCE = 10.0, 300.0
+"""Seconds before more is tried after a refusal, at first and when the quota was found to be the same time and again."""
 
 
 class Rate:
@@ -41,3 +56,74 @@ class Rate:
         """Let `amount` go at `now`."""
         self.free_at = max(self.free_at, now - self._credit) + amount / self.per_second
         self._credit = TICK
+
+
+class LearntRate(Rate):
+    """A rate that nobody has said: none until something is refused for being too much, then most of what was taken.
+
+    Once in a while, if it is needed, a little more is tried, and more and more until something is refused again.
+    """
+
+    __slots__ = ("_learnt", "_needed", "_patience", "_raise_at", "_since", "_step", "_taken", "_untried")
+
+    def __init__(self) -> None:
+        super().__init__(math.inf)
+        self._learnt = math.inf
+        self._taken = 0.0
+        self._since: float | None = None
+        self._needed = False
+        self._step = _FIRST_STEP
+        self._patience = _PATIENCE
+        self._raise_at = math.inf
+        self._untried = math.inf
+
+    def holds(self, now: float) -> bool:
+        """As `Rate.holds`."""
+        if self.per_second == math.inf:  # as most are
+            return False
+        held = super().holds(now)
+        self._needed |= held
+        return held
+
+    def take(self, amount: float, now: float) -> None:
+        """As `Rate.take`."""
+        if self._since is None:
+            self._since = now
+        if now >= self._raise_at and self._needed:
+            self._raise(now)
+        self._taken += amount
+        if self.per_second < math.inf:
+            super().take(amount, now)
+
+    def refused(self, asked_at: float, now: float) -> None:
+        """What was asked for then was refused for being too much."""
+        if self._since is None or asked_at < self._since:
+            return  # this is known
+        before, seconds = self.per_second, now - self._since
+        if self._untried < math.inf:  # it was more that was tried
+            self.per_second = _LEAST_LOWERED * self._untried
+        elif before == math.inf:
+            self.per_second = OF_WHAT_WAS_TAKEN * self._taken / max(seconds, 0.05)
+        else:
+            least = _LOWERED if seconds >= _TELLING else _LOWERED_BLINDLY
+            taken = OF_WHAT_WAS_TAKEN * self._taken / seconds if seconds > 0 else 0.0
+            self.per_second = min(max(taken, least * before), _LEAST_LOWERED * before)
+        self.per_second = min(max(self.per_second, _LEAST_PER_SECOND), before)
+        as_before = abs(self.per_second - self._learnt) < 0.1 * self.per_second
+        self._learnt = self.per_second
+        self._patience = min(2 * self._patience, _MOST_PATIENCE) if as_before else _PATIENCE
+        self._step = _FIRST_STEP
+        self._untried = math.inf
+        self._begin(now, self._patience)
+
+    def _raise(self, now: float) -> None:
+        self._untried = self.per_second
+        self.per_second = self.per_second * (1 + self._step)
+        self._step = min(_LARGEST_STEP, 2 * self._step)
+        self._begin(now, _TRIAL)
+
+    def _begin(self, now: float, seconds: float) -> None:
+        self._since = now
+        self._taken = 0.0
+        self._needed = False
+        self._raise_at = now + max(seconds, 20 / self.per_second)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import typer
@@ -151,8 +151,9 @@ def _kind(annotation: Any, metadata: Sequence[Any]) -> str:
     if origin is Annotated:
         more = [mark for each in parts[1:] for mark in (each.metadata if isinstance(each, FieldInfo) else [each])]
         return _kind(parts[0], [*metadata, *more])
-    if origin in (Union, UnionType):  # with None, which nobody writes
-        return _kind(parts[0], metadata)
+    if origin in (Union, UnionType):
+        written = [part for part in parts if part is not NoneType]  # None is what nobody writes
+        return " or ".join(_kind(part, metadata) for part in written)
     if origin is Literal:
         return " or ".join(f"`{each}`" for each in parts)
     if origin is tuple:

@@ -6,9 +6,13 @@ from itertools import pairwise
 
 import pytest
 
+from service import settings
+from service.admission import Held
 from service.dispatch import MOST_LOSSES, Account, Answer, Batch, Dispatcher
 from service.documents import Classified, Document, Outcome, Reason, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
+from service.in_flight import START
+from service.limits import Limits
 from service.telemetry import Telemetry
 from tests.classifiers import POISON, UNWANTED, FirstWord, FirstWordByJobs, account
 from tests.clock import now, virtual_time
@@ -382,3 +386,51 @@ async def test_what_happens_is_counted_by_its_reason() -> None:
     assert sample("labelstream_provider_retry_after_seconds_sum", who) == 3
     assert sample("labelstream_batch_size_records_sum", who) == 6
     assert sample("labelstream_batch_fill_ratio_sum", who) == pytest.approx(3 * 2 / 25)
+
+
+def adaptive(provider: FirstWord) -> Account:
+    gate = Limits(settings.Limits(in_flight="adaptive", most_in_flight=50))
+    return Account("first", "fake", provider, limits=gate, telemetry=Telemetry().account("first", "fake"))
+
+
+@pytest.mark.parametrize("provider", [FirstWord(), FirstWordByJobs(seconds=2)])
+def test_an_account_that_answers_is_asked_more_at_once_as_long_as_batches_wait(provider: FirstWord) -> None:
+    @virtual_time
+    async def dispatch() -> None:
+        asked = adaptive(provider)
+        await asyncio.gather(*(by(asked).classify(batch()) for _ in range(500)))
+        assert asked.statistics().limits.in_flight_limit == 50
+
+    dispatch()
+
+
+@virtual_time
+async def test_an_account_that_throttles_is_asked_more_slowly_from_then_on() -> None:
+    provider = FirstWord(seconds=0.05, trouble=times(1, Throttled("slow down")))
+    asked = account(provider, in_flight=1)
+    await asyncio.gather(*(by(asked).classify(batch()) for _ in range(40)))
+    assert asked.statistics().limits.held[Held.REQUESTS] > 0
+
+
+class PacedJobs(FirstWordByJobs):
+    """Asks the gate of its account before each request, as a client does."""
+
+    gate: Limits
+
+    async def submit(self, documents: Sequence[Document]) -> str:
+        await self.gate.request()
+        return await super().submit(documents)
+
+    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
+        await self.gate.request()
+        return await super().poll(job, documents)
+
+
+@virtual_time
+async def test_polls_that_are_throttled_do_not_take_jobs_their_places() -> None:
+    provider = PacedJobs(seconds=5)
+    asked = adaptive(provider)
+    provider.gate = asked.limits
+    asyncio.get_running_loop().call_later(2, setattr, provider, "trouble", times(3, Throttled("slow down")))
+    await asyncio.gather(*(by(asked).classify(batch()) for _ in range(4)))
+    assert asked.statistics().limits.in_flight_limit == START

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.rates import SLACK, TICK, Rate
+from service.rates import OF_WHAT_WAS_TAKEN, SLACK, TICK, LearntRate, Rate
 
 
 @given(st.floats(0.1, 1000), st.lists(st.floats(0, 50), min_size=1, max_size=50), st.floats(0, 2))
@@ -60,3 +60,60 @@ def test_no_second_sees_more_than_its_rate_and_what_was_made_up_for(pauses: list
         moment += pause
     for first in went:
         assert sum(first <= at < first + 1 for at in went) <= 40 * (1 + SLACK + TICK) + 1
+
+
+def asked(rate: LearntRate, quota: float, seconds: float, begin: float) -> tuple[float, int, float]:
+    """Ask for more than a quota gives, in whole seconds of it: what was taken a second, what was refused, and when."""
+    now, taken, refused, left, second = begin, 0, 0, quota, begin
+    while now < begin + seconds:
+        if now >= second + 1:
+            second, left = second + 1, quota
+        if rate.holds(now):
+            now = rate.free_at
+            continue
+        rate.take(1, now)
+        if left >= 1:
+            taken, left = taken + 1, left - 1
+        else:
+            refused += 1
+            rate.refused(now, now)
+            now += 0.5  # as long as the account is left alone
+        now += 0.0005
+    return taken / seconds, refused, now
+
+
+def test_nothing_is_held_until_something_is_refused() -> None:
+    rate = LearntRate()
+    for i in range(10_000):
+        assert not rate.holds(1000 + i * 1e-6)
+        rate.take(1, 1000 + i * 1e-6)
+
+
+@pytest.mark.parametrize("quota", [5, 40, 300])
+def test_a_quota_is_learnt_and_then_seldom_exceeded(quota: float) -> None:
+    rate = LearntRate()
+    *_, now = asked(rate, quota, 60, 1000)
+    taken, refused, _ = asked(rate, quota, 300, now)
+    assert taken >= 0.9 * quota
+    assert refused <= 0.003 * taken * 300 + 3
+
+
+def test_refusals_of_what_was_asked_for_before_a_decision_are_known() -> None:
+    rate = LearntRate()
+    for i in range(100):
+        rate.take(1, 1000 + i / 100)
+    rate.refused(1000.5, 1001)
+    learnt = rate.per_second
+    rate.refused(1000.9, 1001.1)
+    assert rate.per_second == learnt == pytest.approx(OF_WHAT_WAS_TAKEN * 100, rel=0.02)
+
+
+def test_what_is_not_needed_is_not_tried() -> None:
+    rate = LearntRate()
+    rate.take(1, 1000)
+    rate.refused(1000, 1001)
+    learnt = rate.per_second
+    for i in range(1000):
+        assert not rate.holds(1010 + i * 10)
+        rate.take(1, 1010 + i * 10)
+    assert rate.per_second == learnt

@@ -146,7 +146,7 @@ def test_one_pointer_or_account_need_not_be_a_list(read: Callable[..., Settings]
         (
             "accounts.azure.limits.in_flight",
             0,
-            "accounts.azure.limits.in_flight: Input should be greater than or equal",
+            "accounts.azure.limits.in_flight: write adaptive, or a whole number",
         ),
         ("accounts.azure.job_deadline", "0s", "accounts.azure.job_deadline: Input should be greater than 0"),
         ("streams", [], "streams: must not be empty"),
@@ -526,7 +526,11 @@ def test_a_whole_branch_may_come_from_the_environment_as_json(
         ("LABELSTREAM_KAFKA__GROUP", "x", "kafka: unknown key 'group', did you mean 'group_id'?"),
         ("LABELSTREAM_ACCOUNTS__AZURE__KYE", KEY, "accounts.azure: unknown key 'kye', did you mean 'key'?"),
         ("LABELSTREAM_ACCOUNTS__AZUER__KEY", KEY, "accounts.azuer: provider is required"),
-        ("LABELSTREAM_ACCOUNTS__AZURE__LIMITS__IN_FLIGHT", KEY, "accounts.azure.limits.in_flight: Input should be a"),
+        (
+            "LABELSTREAM_ACCOUNTS__AZURE__LIMITS__IN_FLIGHT",
+            KEY,
+            "accounts.azure.limits.in_flight: write adaptive, or",
+        ),
         ("LABELSTREAM_STREAMS", f"[{KEY}", "LABELSTREAM_STREAMS: what it holds is not JSON"),
         ("LABELSTREAM_STREAMS__0__INPUT", "x", "streams: must be a list"),
     ],

@@ -1,19 +1,29 @@
 """What an account may be asked for."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
 )
 
 from service.settings.values import Branch
 
 
+def _calls(value: object) -> object:
+    number = isinstance(value, int | str) and str(value).isdecimal() and 1 <= int(value) <= 10_000
+    if value != "adaptive" and not number:
+        raise ValueError("write adaptive, or a whole number from 1 to 10,000")
+    return value
+
+
 class Limits(Branch):
     """What an account may be asked for; None is no limit of that kind."""
 
-    in_flight: Annotated[int, Field(ge=1, le=10_000)] = 16
-    """Calls at once: jobs of Azure Language or Comprehend, documents at a Comprehend endpoint."""
+    in_flight: Annotated[Literal["adaptive"] | Annotated[int, Field(ge=1, le=10_000)], BeforeValidator(_calls)] = 16
+    """Calls (jobs) at once; `adaptive` comes to as many as the service works at, by what calls take and it refuses."""
+    most_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """The most calls at once that `adaptive` comes to."""
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     """HTTP requests a second, polls included."""
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None
@@ -22,3 +32,8 @@ class Limits(Branch):
     """Documents a second; a Comprehend endpoint takes 2 for each of its inference units."""
     characters_per_second: Annotated[float, Field(gt=0)] | None = None
     """Characters of text a second; a Comprehend endpoint takes 100 for each of its inference units."""
+
+    @property
+    def connections(self) -> int:
+        """The most calls that are ever out at once."""
+        return self.most_in_flight if self.in_flight == "adaptive" else self.in_flight
