@@ -73,8 +73,8 @@ async def classify(
     """
     began, telemetry = time.monotonic(), Telemetry()
     files = Files(inputs, output, output.with_name(output.name + ".dead"), _DEAD_LETTERS)
-    kept = SqliteNotes(output.with_name(output.name + ".jobs"))
-    shelf = kept if any(settings.has_jobs(known[name]) for name in stream.classify_with) else NoShelf()
+    has_jobs = any(settings.has_jobs(known[name]) for name in stream.classify_with)
+    notes = SqliteNotes(output.with_name(output.name + ".jobs")) if has_jobs else None
     resumed = files.resumed
     async with accounts.opened(known, stream.classify_with, telemetry) as ready:
         await accounts.probe(ready.values())
@@ -87,12 +87,13 @@ async def classify(
         async with asyncio.TaskGroup() as tasks:
             reporting = tasks.create_task(report())
             dispatcher = Dispatcher([ready[name] for name in stream.classify_with])
-            ledger = Ledger(shelf)
+            ledger = Ledger(notes or NoShelf())
             await pipeline.run(stream, files, files, dispatcher, telemetry=telemetry, stop=stop, ledger=ledger)
             reporting.cancel()
     if not stop.is_set():
         files.finish()
-        kept.finish()
+        if notes is not None:
+            notes.finish()
     return Summary(
         documents=files.classified + files.refused,
         classified=files.classified,

@@ -131,8 +131,8 @@ class AtLeastOnce:
             else:
                 self._offsets.committed(marks)
                 self._telemetry.committed("committed", time.monotonic() - began)
-                erased = [note for each in marks.items() for note in self._ledger.superfluous(*each)]
-                await self._ledger.erase(erased)
+                for partition, mark in marks.items():
+                    self._ledger.discard(self._ledger.superfluous(partition, mark))
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """As `Delivery.forget`: nothing is held."""
@@ -199,6 +199,7 @@ class ExactlyOnce:
             log.warning("partition_fenced", topic=partition.topic, partition=partition.number, reason=str(error))
             self._telemetry.committed("fenced", time.monotonic() - began)
             self._offsets.forget([partition])
+            self._ledger.forget([partition])
             self.forget([partition])
             return
         self._offsets.resolve(records)

@@ -289,10 +289,10 @@ class Dispatcher:
             return await self._classify(batch, batch.documents, MOST_LOSSES, notes)
         try:
             return [await self._resume(batch, batch.job)]
-        except (JobLost, Rejected) as loss:
+        except (JobLost, Rejected, Misconfigured) as loss:  # if a setting is wrong, the next job says so
             log.info("job_not_resumed", account=batch.job.account, documents=len(batch.documents), reason=str(loss))
         portions = [self._classify(batch, portion, MOST_LOSSES, notes) for portion in self._portions(batch.documents)]
-        return [answer for portion in portions for answer in await portion]
+        return [answer for answers in await asyncio.gather(*portions) for answer in answers]
 
     async def give_up(self, jobs: Iterable[Job]) -> None:
         """Have jobs cancelled whose answers nobody wants."""
@@ -302,9 +302,8 @@ class Dispatcher:
 
     async def clear(self, jobs: Iterable[Job]) -> None:
         """Have what jobs have left behind taken away, as all that came of them is safe."""
-        for job in jobs:
-            if (account := self._named(job.account)) is not None:
-                await account.clear(job)
+        accounts = [(account, job) for job in jobs if (account := self._named(job.account)) is not None]
+        await asyncio.gather(*(account.clear(job) for account, job in accounts))
 
     def _named(self, name: str) -> Account | None:
         return next((account for account in self.accounts if account.name == name), None)
@@ -377,6 +376,7 @@ async def _meanwhile(noting: Coroutine[None, None, None]) -> AsyncIterator[None]
     task = asyncio.create_task(noting)
     try:
         yield
+        await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task], timeout=_NOTE_PATIENCE)
         task.cancel()
@@ -384,7 +384,6 @@ async def _meanwhile(noting: Coroutine[None, None, None]) -> AsyncIterator[None]
     except BaseException:
         await task
         raise
-    await task
 
 
 async def _ready(accounts: Sequence[Account]) -> Account:

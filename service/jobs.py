@@ -11,7 +11,7 @@ from service.errors import CallFailed, JobLost, Throttled, Unavailable
 _FIRST_GUESS = 0.25
 _SHORTEST, _LONGEST, _LONGEST_FIRST = 0.002, 120.0, 3600.0
 _CREEP, _FASTEST_CREEP, _LARGEST_STEP = 0.002, 0.1, 1.1
-_LONGEST_WAIT = 3600.0
+_LONGEST_WAIT = _LONGEST_SILENCE = 3600.0
 _OF_A_GUESS, _OF_WHAT_IS_KNOWN = 0.5, 0.01
 """The second wait over the first: a guess may be wrong by orders of magnitude, what is known is mostly about right."""
 _STRANGER = 80
@@ -89,12 +89,13 @@ async def follow(
 ) -> tuple[list[Outcome], int]:
     """Wait for the outcomes of a job that was submitted `age` seconds ago; gives them with the number of polls it took.
 
-    A poll that fails for a passing reason (told to `setback`) does not lose the job: it is asked after again until
-    `deadline`, in seconds after it was submitted. Raises JobLost when it has not answered by then, and whatever
-    `poll` raises.
+    A poll that fails for a passing reason (told to `setback`) does not lose the job: it is asked after again. Raises
+    JobLost when it is not done at `deadline`, in seconds after it was submitted, or cannot be asked after for as long
+    again (an hour at least), and whatever `poll` raises.
     """
     loop = asyncio.get_running_loop()
-    submitted = loop.time() - age
+    began = loop.time()
+    submitted = began - age
     first = times.first()
     wait = max(0.0, first - age)
     polls = 0
@@ -109,14 +110,16 @@ async def follow(
         except (Throttled, Unavailable) as error:
             setback(error)
             outcomes, wait = None, min(_LONGEST_WAIT, max(1.0, times.following(polls), error.retry_after or 0.0))
+            is_late = loop.time() + wait - began > deadline + max(deadline, _LONGEST_SILENCE)
         else:
             wait = times.following(polls)
+            is_late = loop.time() + wait - submitted > deadline
         passed = loop.time() - submitted
         if outcomes is not None:
             if not age:  # else it may have been done for long
                 times.observe(first, asked, polls)
             return outcomes, polls
-        if passed + wait > deadline:
+        if is_late:
             with suppress(CallFailed):
                 await provider.cancel(job)
             raise JobLost(f"a job had no answer {passed:.0f} s after it was submitted (job_deadline {deadline:.0f} s)")

@@ -83,32 +83,44 @@ class Ledger:
         self._left: dict[Job, int] = {}  # documents to finish, of jobs that are ours as a whole
         self._done: list[Job] = []
         self._orphans: list[Job] = []
+        self._stale: list[Note] = []  # erased as soon as that may be
+        self._clock = 0.0  # when the newest of the restored was submitted, by whoever's clock
 
     async def restore(self, marks: Mapping[Partition, Mark | None]) -> None:
         """Read the notes of partitions that begin at these marks. Raises Misconfigured."""
         found = await self._shelf.read(marks)
+        silent, speaking = list[Note](), set[Job]()
         for partition, mark in marks.items():
             here = {note.key: note for note in found if note.partition == partition}
             stale = notes.superfluous(here.values(), mark) if mark else []
             for note in stale:
                 del here[note.key]
             self._notes[partition] = here
-            self._claims[partition], silent = notes.newest_claims(here.values())
-            self._orphans += [note.job for note in silent]
-            await self._shelf.erase(stale)
-        for job, parts in self._restored(marks).items():
+            self._claims[partition], overruled = notes.newest_claims(here.values())
+            silent += overruled
+            speaking |= {note.job for note in self._claims[partition].values()}
+            self._clock = max([self._clock, *(note.job.submitted_at for note in here.values())])
+            self._stale += stale
+            self._done += [job for job, parts in _by_job(stale).items() if _is_whole(job, parts)]
+        unheard = {job: parts for job, parts in _by_job(silent).items() if job not in speaking}
+        self._orphans += [job for job, parts in unheard.items() if _is_whole(job, parts)]
+        for job, parts in _by_job(note for partition in marks for note in self._notes[partition].values()).items():
             self._lasts[job] = self._lasts.get(job, {}) | {note.partition: note.last for note in parts}
-            if sum(len(note.claims) for note in parts) == job.documents:
+            if _is_whole(job, parts):
                 self._left[job] = job.documents
         if known := sum(len(self._notes[partition]) for partition in marks):
             log.info("jobs_restored", notes=known)
 
     async def note(self, job: Job, documents: Sequence[Document]) -> None:
         """Note a job that was submitted; when this returns, that is safe. Raises Misconfigured."""
+        if (
+            job.submitted_at <= self._clock
+        ):  # another worker's clock is ahead of ours; this job is the newer for all that
+            job = job._replace(submitted_at=self._clock + 0.001)
         ours = [note for note in notes.notes_of(job, documents) if note.partition in self._notes]
         for note in ours:
             self._notes[note.partition][note.key] = note
-        if sum(len(note.claims) for note in ours) == job.documents:
+        if _is_whole(job, ours):
             self._left[job] = job.documents
         await self._shelf.write(ours)
 
@@ -153,10 +165,16 @@ class Ledger:
         """The messages that erase notes, for a transaction to take along; `strike` says that it has."""
         return self._shelf.erasing(erased)
 
-    async def erase(self, erased: Sequence[Note]) -> None:
-        """Keep notes no longer."""
+    def discard(self, erased: Sequence[Note]) -> None:
+        """Need notes no longer; the next `sweep` erases them."""
         self.strike(erased)
-        await self._shelf.erase(erased)
+        self._stale += erased
+
+    async def sweep(self) -> None:
+        """Erase what has been discarded."""
+        stale, self._stale = self._stale, []
+        if stale:
+            await self._shelf.erase(stale)
 
     def strike(self, erased: Iterable[Note]) -> None:
         """Say that notes have been erased."""
@@ -195,9 +213,14 @@ class Ledger:
         """Whether none of its documents can come any more, by the highest offsets read."""
         return all(highest(partition) >= last for partition, last in self._lasts.get(resumed.job, {}).items())
 
-    def _restored(self, partitions: Iterable[Partition]) -> dict[Job, list[Note]]:
-        jobs: dict[Job, list[Note]] = {}
-        for partition in partitions:
-            for note in self._notes[partition].values():
-                jobs.setdefault(note.job, []).append(note)
-        return jobs
+
+def _by_job(kept: Iterable[Note]) -> dict[Job, list[Note]]:
+    jobs: dict[Job, list[Note]] = {}
+    for note in kept:
+        jobs.setdefault(note.job, []).append(note)
+    return jobs
+
+
+def _is_whole(job: Job, parts: Iterable[Note]) -> bool:
+    """Whether these notes have all documents of a job."""
+    return sum(len(note.claims) for note in parts) == job.documents

@@ -11,7 +11,7 @@ from zlib import crc32
 
 import orjson
 
-from service.documents import Document, Record
+from service.documents import Document
 from service.offsets import Mark, Partition, Range, decode
 
 _FORMAT = 1
@@ -45,7 +45,7 @@ class Note(NamedTuple):
     def holds(self, document: Document) -> bool:
         """Whether this very document is one of them, and not another that stands in its place by now."""
         claim = self.claims.get(document.record.position.offset)
-        return claim is not None and claim[1] == _checksum(document.record)
+        return claim is not None and claim[1] == _checksum(document)
 
     def is_superfluous(self, mark: Mark, finished: Sequence[Range]) -> bool:
         """Whether all of its documents are finished by what is committed: a mark, and what that says of those above."""
@@ -58,13 +58,13 @@ def notes_of(job: Job, documents: Sequence[Document]) -> list[Note]:
     """The notes of a job that holds these documents, in its order."""
     found: list[tuple[Partition, dict[int, tuple[int, int]]]] = []
     parts: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
-    for number, (record, *_) in enumerate(documents):
-        topic, partition, offset = record.position
+    for number, document in enumerate(documents):
+        topic, partition, offset = document.record.position
         part = parts.get((topic, partition))
         if part is None or len(part) == _MOST_DOCUMENTS:
             part = parts[topic, partition] = {}
             found.append((Partition(topic, partition), part))
-        part[offset] = number, _checksum(record)
+        part[offset] = number, _checksum(document)
     return [_note(job, partition, part) for partition, part in found]
 
 
@@ -126,5 +126,5 @@ def _is_in(stretches: Sequence[Range], offset: int) -> bool:
     return i > 0 and offset <= stretches[i - 1].last
 
 
-def _checksum(record: Record) -> int:
-    return crc32(record.value or b"")
+def _checksum(document: Document) -> int:
+    return crc32((document.language or "").encode(), crc32(document.text.encode("utf-8", "surrogatepass")))

@@ -229,11 +229,18 @@ class _Work:
             else:
                 self.offsets.abandon(document.record for document in batch.documents if is_given_up(document))
 
+    def _cancel_what_is_not_ours(self) -> None:
+        """End batches none of whose documents is ours any more: whoever has them asks after the same jobs."""
+        for batch, task in self._batches.items():
+            if not self.offsets.owned(document.record for document in batch.documents):
+                task.cancel()
+
     async def _settle(self, batch: Batch) -> None:
         answers = await self._dispatcher.classify(batch, self._ledger)
         if batch.asked_at is not None:
             self._telemetry.asked(batch.asked_at - batch.documents[0].read_at)
-        if batch is self._trial:
+        answers = [self._ours(answer) for answer in answers]
+        if batch is self._trial and any(answer.documents for answer in answers):
             self._judge([outcome for answer in answers for outcome in answer.outcomes])
         answers = [self._within_limit(answer) for answer in answers]
         with batch.out():  # answered and paid for: as much worth waiting for as before
@@ -329,6 +336,7 @@ class _Work:
         self._delivery.forget(partitions)
         self._ledger.forget(partitions)
         self.offsets.forget(partitions)
+        self._cancel_what_is_not_ours()
         self._telemetry.rebalanced("revoked", _now() - began)
         log.info(
             "partitions_revoked",
@@ -353,8 +361,7 @@ class _Work:
             while True:
                 await asyncio.sleep(self._stream.seconds_between_commits)
                 await self.commit()
-                if done := self._ledger.done():
-                    timers.create_task(self._dispatcher.clear(done))
+                timers.create_task(self._tidy())
 
         try:
             async with asyncio.TaskGroup() as timers:
@@ -365,7 +372,16 @@ class _Work:
                     timer.cancel()
         finally:
             await self._commit_at_last()
-            await self._dispatcher.clear(self._ledger.done())
+            await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Erase the notes that nobody needs, and what their jobs have left behind; what takes too long stays."""
+        try:
+            async with asyncio.timeout(_LAST_COMMIT):
+                await self._ledger.sweep()
+                await self._dispatcher.clear(self._ledger.done())
+        except TimeoutError:
+            log.warning("jobs_not_tidied", topic=self._stream.input, seconds=_LAST_COMMIT)
 
     @asynccontextmanager
     async def drained(self) -> AsyncIterator[None]:

@@ -421,7 +421,7 @@ class PacedJobs(FirstWordByJobs):
         await self.gate.request()
         return await super().submit(documents)
 
-    async def poll(self, job: str, documents: Sequence[Document]) -> list[Outcome] | None:
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
         await self.gate.request()
         return await super().poll(job, documents)
 

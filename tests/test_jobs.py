@@ -175,11 +175,22 @@ async def test_a_job_that_is_not_done_by_its_deadline_is_cancelled_and_lost() ->
 
 
 @virtual_time
-async def test_an_account_that_stays_unwell_loses_the_job_at_its_deadline() -> None:
+async def test_an_account_that_cannot_be_asked_loses_the_job_an_hour_after_its_deadline() -> None:
     service = JobService(after(0), faults=[Unavailable("503") for _ in range(1000)])
     with pytest.raises(JobLost):
         await ask(service, deadline=60)
-    assert now() <= 60.1
+    assert 3_600 < now() <= 3_660.1
+
+
+@virtual_time
+async def test_one_poll_that_fails_long_after_the_deadline_does_not_cost_a_job_that_is_done() -> None:
+    service = JobService(after(0), faults=[Unavailable("503")])
+    job = await service.submit(DOCUMENTS)
+    outcomes, polls = await follow(
+        service, job, numbered(DOCUMENTS), PollTimes(), deadline=60, setback=lambda _: None, age=900
+    )
+    assert (outcomes, polls) == (ANSWER, 2)
+    assert service.cancelled == []
 
 
 @virtual_time

@@ -195,11 +195,50 @@ async def test_a_job_whose_documents_were_all_submitted_again_is_given_up() -> N
     jobs, older = MemoryNotes(it.sink), Ledger(MemoryNotes(it.sink))
     await older.restore({INPUT: None, OTHER: None})
     newer = Job("first", "first-word", str(now() + 1), 9e9, 25)
-    await older.note(newer, [Document(each, "", "", None, 0.0) for each in tickets(25)])
+    await older.note(newer, [document(n, f"billing {n}") for n in range(25)])
     assert len(await jobs.read([INPUT, OTHER])) == 3
     await it.live()
     assert len(it.provider.cancelled) == 1
     assert (it.submitted, len(it.results)) == (50, 50)
+
+
+@virtual_time
+async def test_a_batch_that_outlives_a_rebalance_leaves_its_job_to_whoever_resumes_it() -> None:
+    it = life(seconds=60.0)
+    it.source = MemorySource(tickets(30) + tickets(30, OTHER), ends=False)
+    living = asyncio.create_task(it.live(200))
+    for _ in range(2):
+        await asyncio.sleep(5)
+        await it.source.revoke([INPUT, OTHER])
+        await it.source.assign([INPUT, OTHER])
+    await living
+    assert it.submitted == 60
+    assert it.results == [(partition, offset) for partition in (0, 1) for offset in range(30)]
+
+
+@virtual_time
+async def test_a_clock_that_is_ahead_elsewhere_has_no_older_job_believed() -> None:
+    sink = MemorySink()
+    documents = [document(n, f"billing {n}") for n in range(3)]
+    for name, at in (("ahead", 2e9), ("newer", 1e9)):
+        ledger = Ledger(MemoryNotes(sink))
+        await ledger.restore({INPUT: None})
+        await ledger.note(Job("first", "model", name, at, 3), documents)
+    ledger = Ledger(MemoryNotes(sink))
+    await ledger.restore({INPUT: None})
+    assert ledger.claim(documents, 0.0) == []
+    (resumed,) = ledger.ready(lambda _: 2, 0.0)
+    assert resumed.job.name == "newer"
+    assert [job.name for job in ledger.orphans()] == ["ahead"]
+
+
+@virtual_time
+async def test_a_job_that_still_speaks_for_some_documents_is_not_given_up() -> None:
+    two = TwoOwners()
+    first = await two.ledger(INPUT, OTHER)
+    await first.note(two.job, two.documents)
+    await first.note(two.job._replace(name="again", submitted_at=2.0, documents=3), two.documents[:3])
+    assert (await two.ledger(INPUT, OTHER)).orphans() == []
 
 
 class TwoOwners:
@@ -229,5 +268,6 @@ async def test_each_owner_asks_for_its_own_part_of_a_job() -> None:
         assert ledger.claim(two.documents, 0.0) == [each for each in two.documents if each not in two.of(mine)]
         (resumed,) = ledger.ready(lambda _: 2, 0.0)
         assert [*resumed.documents.values()] == two.of(mine)
-        await ledger.erase(ledger.superfluous(mine, Mark(3)))
+        ledger.discard(ledger.superfluous(mine, Mark(3)))
+        await ledger.sweep()
         assert ledger.done() == []  # the other may still need it

@@ -9,10 +9,10 @@ A job is started under a token made from all that it is about, so a submission t
 process, finds the job that is there and pays once. Only when that job is lost is there a new token.
 
 No operation stops a classification job. To cancel one is to delete its documents, which ends a job that has not read
-them yet, and to leave what it will write. Both are deleted once what came of a job is safe, and only then: a process
-that ends before leaves all of it, and the next one finds it. Where a job's results leave out single documents these are
-refused; where they hold nothing at all the job is lost. Of what the service says of a failed job only the code before
-the colon is kept.
+them yet, and to leave what it will write. The documents are deleted when the results are read, the results once what
+came of them is safe: a process that ends before leaves them, and the next one finds them. Where a job's results leave
+out single documents these are refused; where they hold nothing at all the job is lost. Of what the service says of a
+failed job only the code before the colon is kept.
 
 The credentials have to allow `comprehend:StartDocumentClassificationJob`, `…:DescribeDocumentClassificationJob` and
 `…:DescribeDocumentClassifier`, `iam:PassRole` for the role, and `s3:PutObject`, `…:GetObject`, `…:DeleteObject` and
@@ -162,9 +162,9 @@ class ComprehendJobs:
 
         Raises JobLost, Throttled, Unavailable and Misconfigured.
         """
-        _, size, job_id = job.split("/")
+        token, size, job_id = job.split("/")
         try:
-            return await self._results(job_id, documents, int(size))
+            return await self._results(token, job_id, documents, int(size))
         except JobLost:
             await self.cancel(job)
             raise
@@ -176,9 +176,8 @@ class ComprehendJobs:
         await self._delete(self._input, f"{token}.txt")
 
     async def clear(self, job: str) -> None:
-        """Delete the documents of a job, and its results where they have been read."""
-        token, _, job_id = job.split("/")
-        await self._delete(self._input, f"{token}.txt")
+        """Delete the results of a job that have been read."""
+        _, _, job_id = job.split("/")
         if name := self._read_from.pop(job_id, None):
             await self._delete(self._output, name)
 
@@ -239,7 +238,9 @@ class ComprehendJobs:
         except Declined as no:
             raise _failure(str(no), At.REQUEST, no.code) from None
 
-    async def _results(self, job_id: str, documents: Mapping[int, Document], size: int) -> list[Outcome] | None:
+    async def _results(
+        self, token: str, job_id: str, documents: Mapping[int, Document], size: int
+    ) -> list[Outcome] | None:
         try:
             answer = await self._client.call("describe_document_classification_job", JobId=job_id)
         except Declined as no:
@@ -252,8 +253,10 @@ class ComprehendJobs:
                     raise JobLost(f"{self._client.host}: a job wrote its results elsewhere than below output_uri")
                 outcomes = await self._read(name, documents, size)
                 self._read_from[job_id] = name
+                await self._delete(self._input, f"{token}.txt")
                 return outcomes
             case "FAILED" | "STOPPED" as status:
+                await self.cancel(f"{token}/{size}/{job_id}")  # once a setting is mended, there is to be another
                 raise self._ended(status, job.get("Message"))
             case None:
                 raise self._client.malformed("no job")

@@ -54,6 +54,10 @@ class Settings(Branch):
                 f"streams: the input {shared.pop()!r} is given twice: members of one group share a topic's records,"
                 " so each stream would see a part of them"
             )
+        used = {topic for stream in self.streams for topic in (stream.input, *stream.topics_written)}
+        kept = [stream.topic_of_jobs(self.kafka.group_id) for stream in self.streams if stream.note_jobs]
+        if twofold := [topic for topic in kept if topic in used or kept.count(topic) > 1]:
+            raise ValueError(f"streams: the topic {twofold[0]!r} is to keep jobs, and something else: give jobs_topic")
         for i, stream in enumerate(self.streams):
             if stream.drain >= min(self.kafka.rebalance_timeout, self.kafka.request_timeout):
                 raise ValueError(

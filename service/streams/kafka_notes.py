@@ -80,8 +80,10 @@ class KafkaNotes:
         return [self._message(note, None) for note in notes]
 
     def _message(self, note: Note, value: bytes | None) -> Message:
-        position = Position(*note.partition, next(iter(note.claims)))
-        return Message(self._topic, note.key.encode(), value, (), position)
+        there = Position(
+            self._topic, note.partition.number, note.last
+        )  # as if from this very topic: its partition is not hashed
+        return Message(self._topic, note.key.encode(), value, (), there)
 
     async def _kept(self, partitions: Sequence[int]) -> dict[tuple[int, bytes | None], bytes]:
         """The newest value under each key that is not erased."""
@@ -133,6 +135,8 @@ async def _have(kafka: settings.Kafka, topic: str, like: str, *, validate_only: 
         await started(admin, kafka)
         shape = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}  # asked for, it were made
         here, wanted = len(shape.get(topic, ())), len(shape.get(like, ()))
+        if not wanted:
+            raise Unavailable(f"kafka: no broker knows the topic {like!r} just now")
         if here > wanted:
             raise Misconfigured(
                 f"kafka: the topic {topic!r}, which keeps the jobs under way, has {here} partitions and {like!r} has"
