@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from service import settings
+from service import costs, settings
 from service.dispatch import Account, CallProvider, JobbingProvider
 from service.errors import Misconfigured, Throttled, Unavailable
 from service.limits import Limits
@@ -55,7 +55,7 @@ async def probe(accounts: Iterable[Account]) -> None:
 
 
 async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack: AsyncExitStack) -> Account:
-    events, limits = telemetry.account(name, branch.provider), Limits(branch.limits)
+    events, limits = telemetry.account(name, branch.provider), Limits(branch.limits, costs.tariff(branch))
     with _named(name):
         provider = await _OPENERS[type(branch)](branch, limits, events, stack)
     deadline = getattr(branch, "job_deadline", math.inf)  # where there are no jobs, nothing has to be in time

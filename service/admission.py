@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from service.costs import Budget
 from service.in_flight import InFlight, kind_of
 from service.rates import LearntRate, Rate
 
@@ -18,6 +19,7 @@ class Held(StrEnum):
     """Why calls are held: the closed set of the `reason` metric label."""
 
     QUIET = "quiet"
+    BUDGET = "budget"
     REQUESTS = "requests"
     DOCUMENTS = "documents"
     CHARACTERS = "characters"
@@ -29,10 +31,21 @@ class Call:
 
     `prepaid` are HTTP requests that its admission has counted already; `paced` are seconds that its own requests waited
     for their turn while it was out. `requests` are those it made, the last at `asked_at`; `answered` is whether it
-    ended well.
+    ended well, and `cost` what was billed for it; `set_aside` is what may have been.
     """
 
-    __slots__ = ("admitted_at", "answered", "asked_at", "characters", "documents", "paced", "prepaid", "requests")
+    __slots__ = (
+        "admitted_at",
+        "answered",
+        "asked_at",
+        "characters",
+        "cost",
+        "documents",
+        "paced",
+        "prepaid",
+        "requests",
+        "set_aside",
+    )
 
     def __init__(self, characters: int, documents: int = 1) -> None:
         self.characters = characters
@@ -43,6 +56,8 @@ class Call:
         self.asked_at = 0.0
         self.requests = 0
         self.answered = False
+        self.cost = 0.0
+        self.set_aside = 0.0
 
 
 C = TypeVar("C", bound=Call)
@@ -58,20 +73,29 @@ class Admission(Generic[C]):
     def __init__(
         self,
         in_flight: InFlight,
+        budget: Budget,
         *,
         requests: Sequence[Rate] = (),
         documents: Sequence[Rate] = (),
         characters: Sequence[Rate] = (),
     ) -> None:
         self.in_flight = in_flight
+        self.budget = budget
         self.out = 0
         self.quiet_until = 0.0
+        self.spent_until = 0.0
         self.look_at = math.inf
         """When somebody may go who may not go now; infinite where that depends on what ends or comes."""
         self._learnt = LearntRate()
         self._requests: tuple[Rate, ...] = (*requests, self._learnt)
         self._documents = tuple(documents)
         self._characters = tuple(characters)
+        self._rates = (
+            *((Held.REQUESTS, rate) for rate in self._requests),
+            *((Held.DOCUMENTS, rate) for rate in documents),
+            *((Held.CHARACTERS, rate) for rate in characters),
+        )
+        self._budget_is_limited = budget.is_limited
         self._queue: deque[C] = deque()
         self._held = dict.fromkeys(Held, 0.0)
         self._reason: Held | None = None
@@ -91,7 +115,7 @@ class Admission(Generic[C]):
         """Let a call go at once, if nobody waits and nothing holds it."""
         if self._queue:
             return False
-        reason = self._reason_to_hold(now)
+        reason = self._reason_to_hold(call, now)
         if reason is None:
             self._let_go(call, now)
         return reason is None
@@ -104,7 +128,7 @@ class Admission(Generic[C]):
         """Let the next call go, if somebody waits and nothing holds it."""
         if not self._queue:
             return None
-        reason = self._reason_to_hold(now)
+        reason = self._reason_to_hold(self._queue[0], now)
         self._note(reason, now)
         if reason is not None:
             return None
@@ -126,6 +150,9 @@ class Admission(Generic[C]):
             kind, took = kind_of(call.characters, call.documents), now - call.admitted_at - call.paced
             self.in_flight.answered(kind, call.admitted_at, took, self.out, now)
         self.out -= 1
+        if call.cost or call.set_aside:
+            self.budget.book(call.set_aside, call.cost)
+            self.spent_until = 0.0  # perhaps it was less than was set aside
 
     def throttled(self, call: C, now: float) -> None:
         """The last request of a call that is out was refused for being one too many."""
@@ -150,27 +177,26 @@ class Admission(Generic[C]):
         """Let nothing go for so long, nor for less than was asked for before."""
         self.quiet_until = max(self.quiet_until, now + seconds)
 
+    def closed_for(self, now: float) -> float:
+        """Seconds for which nobody is let out: it is quiet, or the money is spent."""
+        return max(0.0, self.quiet_until - now, self.spent_until - now)
+
     def held(self, now: float) -> Mapping[Held, float]:
         """Seconds for which calls have been held, by what held whoever was next."""
         self._note(self._reason, now)
         return dict(self._held)
 
-    def _reason_to_hold(self, now: float) -> Held | None:
+    def _reason_to_hold(self, call: C, now: float) -> Held | None:
         if self.quiet_until > now:
             self.look_at = self.quiet_until
             return Held.QUIET
-        for rate in self._requests:
+        if self._budget_is_limited and (wait := self.budget.wait(call.documents, call.characters)):
+            self.look_at = self.spent_until = now + wait
+            return Held.BUDGET
+        for held, rate in self._rates:
             if rate.holds(now):
                 self.look_at = rate.free_at
-                return Held.REQUESTS
-        for rate in self._documents:
-            if rate.holds(now):
-                self.look_at = rate.free_at
-                return Held.DOCUMENTS
-        for rate in self._characters:
-            if rate.holds(now):
-                self.look_at = rate.free_at
-                return Held.CHARACTERS
+                return held
         if self.out >= self.in_flight.limit:  # asked last: only what nothing else holds would gain by more of them
             self.look_at = math.inf
             self.in_flight.needed()
@@ -184,6 +210,8 @@ class Admission(Generic[C]):
             rate.take(call.documents, now)
         for rate in self._characters:
             rate.take(call.characters, now)
+        if self._budget_is_limited:
+            call.set_aside = self.budget.set_aside(call.documents, call.characters)
         call.prepaid = 1
         call.admitted_at = call.asked_at = now
         self.out += 1

@@ -155,7 +155,7 @@ class Account:
             self.telemetry.error("classify", "auth")
             raise Misconfigured(f"accounts.{self.name}: {error}") from None
         self._failures = 0
-        self.limits.answered()
+        self.limits.answered(outcomes)
         self.answered_at = _now()
         self.telemetry.answered(outcomes)
         return outcomes
@@ -268,6 +268,11 @@ class Answer:
     account: Account
     attempts: int
     at: float
+
+    @property
+    def cost(self) -> float:
+        """What was billed for it by the unit."""
+        return self.account.limits.tariff.cost(self.outcomes)
 
 
 class Dispatcher:

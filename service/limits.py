@@ -1,13 +1,17 @@
 """What an account may be asked for: the gate where calls wait until `service.admission` lets them go."""
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from service import settings
 from service.admission import Admission, Call, Held
+from service.costs import FREE, Budget, Spent, Tariff
+from service.documents import Outcome
+from service.errors import Misconfigured
 from service.in_flight import Adaptive, Fixed
 from service.rates import OF_A_QUOTA, Rate
 
@@ -26,6 +30,9 @@ class LimitsStatistics:
     in_flight_limit: int
     waiting: int
     quiet: float
+    spent: Spent = field(default_factory=Spent)
+    spend_per_hour: float | None = None
+    spend_per_day: float | None = None
     held: Mapping[Held, float] = field(default_factory=dict)
 
 
@@ -36,9 +43,12 @@ class Limits:
     is counted against the request rates on its own (`request`). `quiet` keeps everybody out for a while.
     """
 
-    def __init__(self, limits: settings.Limits) -> None:
+    def __init__(self, limits: settings.Limits, tariff: Tariff = FREE, clock: Callable[[], float] = time.time) -> None:
+        self.tariff = tariff
+        self._settings = limits
         self._admission: Admission[Place] = Admission(
             Adaptive(most=limits.most_in_flight) if limits.in_flight == "adaptive" else Fixed(limits.in_flight),
+            Budget(tariff, limits.spend_per_hour, limits.spend_per_day, clock),
             requests=_rates(limits.requests_per_second, (limits.requests_per_minute or 0) / 60),
             documents=_rates(limits.documents_per_second),
             characters=_rates(limits.characters_per_second),
@@ -81,10 +91,11 @@ class Limits:
         call = _CALL.get()
         return call if call is not None and call.limits is self else None
 
-    def answered(self) -> None:
-        """The call that is being made was answered."""
+    def answered(self, outcomes: Iterable[Outcome] = ()) -> None:
+        """The call that is being made was answered so."""
         if (call := self._call()) is not None:
             call.answered = True
+            call.cost = self.tariff.cost(outcomes)
 
     def throttled(self) -> None:
         """The last request of the call that is being made was refused for being one too many."""
@@ -97,13 +108,22 @@ class Limits:
 
     @property
     def quiet_for(self) -> float:
-        """Seconds of quiet that are left."""
-        return max(0.0, self._admission.quiet_until - _now())
+        """Seconds for which nobody is let out: it is quiet, or the money is spent."""
+        return self._admission.closed_for(_now())
 
     def statistics(self) -> LimitsStatistics:
         """A picture of this moment."""
         gate, now = self._admission, _now()
-        return LimitsStatistics(gate.out, gate.in_flight.limit, gate.waiting, self.quiet_for, gate.held(now))
+        return LimitsStatistics(
+            gate.out,
+            gate.in_flight.limit,
+            gate.waiting,
+            self.quiet_for,
+            gate.budget.spent(),
+            self._settings.spend_per_hour,
+            self._settings.spend_per_day,
+            gate.held(now),
+        )
 
     def enter(self, place: "Place") -> bool:
         """Let a call go at once, if it may."""
@@ -141,7 +161,7 @@ class Limits:
             self._alarm.cancel()
             self._alarm = None
         if self._requests or gate.waiting:
-            at = min(gate.look_at, now + _LOOK) if gate.quiet_until > now else gate.look_at
+            at = min(gate.look_at, now + _LOOK) if gate.closed_for(now) else gate.look_at
             if at < float("inf"):
                 self._alarm = asyncio.get_running_loop().call_at(at, self._look)
 
@@ -153,9 +173,12 @@ class Limits:
                 gate.withdraw(place, now)
             elif gate.next(now) is not None:
                 place.turn.set_result(True)
-            elif gate.quiet_until > now and place.leave():
+            elif (closed := gate.closed_for(now)) and place.leave():
                 gate.withdraw(place, now)
                 place.turn.set_result(False)
+            elif closed and gate.spent_until > now and self._settings.when_spent == "stop":
+                gate.withdraw(place, now)
+                place.turn.set_exception(Misconfigured(f"{gate.budget.exceeded()} is used up: raise it, or wait"))
             else:
                 return
 

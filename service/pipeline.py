@@ -245,6 +245,7 @@ class _Work:
         answers = [self._within_limit(answer) for answer in answers]
         with batch.out():  # answered and paid for: as much worth waiting for as before
             for answer in answers:
+                self._telemetry.billed(answer.cost)
                 ours = self._ours(answer)
                 records = [document.record for document in ours.documents]
                 attempts = [ours.attempts] * len(records)

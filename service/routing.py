@@ -139,13 +139,14 @@ def _targets(stream: Stream, outcome: Classified) -> Sequence[str]:
 class _Form:
     """The results of one answer: what is alike in all of them is written once, and the rest for each document."""
 
-    __slots__ = ("_classes", "_classified_at", "_source")
+    __slots__ = ("_classes", "_classified_at", "_per_unit", "_source")
 
     def __init__(self, stream: Stream, answer: Answer) -> None:
         account, provider = answer.account, answer.account.provider
         self._classes = b',"stream":%b,"task":%b,"classes":[' % (_json(stream.name), _json(provider.task))
         names = _json(account.name), _json(account.kind), _json(provider.model)
         self._source = b',"account":%b,"provider":%b,"model":%b,"source":{"topic":' % names
+        self._per_unit = account.limits.tariff.per_unit
         told = _time(answer.at), answer.attempts
         self._classified_at = b'","classified_at":"%b","attempts":%d,"usage":{"characters":' % told
 
@@ -166,11 +167,16 @@ class _Form:
                 b',"partition":%d,"offset":%d},"received_at":"' % (partition, offset),
                 _time(document.read_at),
                 self._classified_at,
-                b'%d,"units":%d},"warnings":' % (len(document.text), outcome.units),
+                b'%d,"units":%d,"cost":' % (len(document.text), outcome.units),
+                self._cost(outcome.units),
+                b'},"warnings":',
                 _json(outcome.warnings) if outcome.warnings else b"[]",
                 b"}",
             )
         )
+
+    def _cost(self, units: int) -> bytes:
+        return b"null" if self._per_unit is None else _json(round(self._per_unit * units, 10))
 
 
 def _class(name: str, score: float | None, severity: int | None) -> bytes:

@@ -104,6 +104,7 @@ class StreamTelemetry:
         self._rebalances = {event: telemetry.rebalances.labels(topic, event) for event in ("assigned", "revoked")}
         self._rebalance_duration = telemetry.rebalance_duration.labels(topic)
         self._abandoned = telemetry.records_abandoned.labels(topic)
+        self._cost = telemetry.cost.labels(topic)
 
     def consumed(self, count: int) -> None:
         """Records were read."""
@@ -112,6 +113,11 @@ class StreamTelemetry:
     def asked(self, waited: float) -> None:
         """A batch went out; its first document had waited so long since it was read."""
         self._queue_wait.observe(waited)
+
+    def billed(self, cost: float) -> None:
+        """Answers cost so much."""
+        if cost:
+            self._cost.inc(cost)
 
     def abandoned(self, count: int) -> None:
         """Documents were given up unanswered, to be read again by the partition's next owner."""
@@ -241,6 +247,9 @@ class Telemetry(Collector):
         )
         self.records_abandoned = counter(
             "records_abandoned", "Records given up unfinished at a rebalance or shutdown; they are read again.", "topic"
+        )
+        self.cost = counter(
+            "cost", "What answers were billed for by the unit, in the currency of the accounts' prices.", "topic"
         )
         self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "topic", "reason")
         self.labels = counter("labels", "Results by their best class.", "topic", "label")
@@ -400,6 +409,13 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
         "Seconds for which batches have waited at the account's gate, by what held whoever was next.",
         labels=(*who, "reason"),
     )
+    cost = CounterMetricFamily(
+        "labelstream_account_cost",
+        "What the account billed, by the unit and by the second, in the currency of its prices.",
+        labels=who,
+    )
+    spent = _gauge("account_spent", "What was spent, or is spoken for, in this hour and day (UTC).", *who, "period")
+    spend_limit = _gauge("account_spend_limit", "What may be spent in an hour and a day.", *who, "period")
     quiet = _gauge("account_quiet_seconds", "Seconds for which the account is still left alone.", *who)
     failures = _gauge("account_failures", "Failures since the account's last answer.", *who)
     for account in accounts:
@@ -411,4 +427,13 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
         failures.add_metric(names, account.failures)
         for reason, seconds in account.limits.held.items():
             held.add_metric([*names, reason], seconds)
-    yield from (in_flight, limit, waiting, held, quiet, failures)
+        money = account.limits.spent
+        cost.add_metric(names, money.total)
+        for period, amount, most in (
+            ("hour", money.hour, account.limits.spend_per_hour),
+            ("day", money.day, account.limits.spend_per_day),
+        ):
+            spent.add_metric([*names, period], amount)
+            if most is not None:
+                spend_limit.add_metric([*names, period], most)
+    yield from (in_flight, limit, waiting, held, cost, spent, spend_limit, quiet, failures)

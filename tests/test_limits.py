@@ -1,11 +1,14 @@
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from service import settings
 from service.admission import Held
+from service.costs import DAY, Tariff
+from service.documents import Classified
+from service.errors import Misconfigured
 from service.limits import Limits
 from service.rates import OF_A_QUOTA, TICK
 from tests.clock import now, virtual_time
@@ -299,8 +302,67 @@ async def test_why_calls_were_held_is_told_in_seconds() -> None:
         Held.QUIET: pytest.approx(3),
         Held.REQUESTS: pytest.approx(1 + 1, abs=2 * TICK),
         Held.DOCUMENTS: 0,
+        Held.BUDGET: 0,
         Held.CHARACTERS: pytest.approx(9, abs=2 * TICK),
         Held.IN_FLIGHT: pytest.approx(4, abs=2 * TICK),
     }
     await asyncio.sleep(100)
     assert gate.statistics().held == held, "nobody waits"
+
+
+def paying(when_spent: str = "hold", clock: Callable[[], float] = lambda: 1_800_000_000 // DAY * DAY + now()) -> Limits:
+    """A gate at which a unit costs 1, and 10 may be spent an hour."""
+    branch = settings.Limits.model_validate({"spend_per_hour": 10, "when_spent": when_spent})
+    return Limits(branch, Tariff(1.0), clock)
+
+
+UNIT = Classified((), 1)
+
+
+@virtual_time
+async def test_calls_wait_for_the_next_hour_when_the_money_of_this_one_is_spent() -> None:
+    gate = paying()
+
+    async def call() -> None:
+        async with gate.admit(0, 5):
+            await asyncio.sleep(60)
+            gate.answered([UNIT] * 5)
+
+    with takes(3600 + 60):
+        await asyncio.gather(*(call() for _ in range(4)))
+    stands = gate.statistics()
+    assert (stands.spent.total, stands.spent.hour) == (20, 10)
+    assert stands.held[Held.BUDGET] == pytest.approx(3600)
+    assert gate.quiet_for == pytest.approx(0)
+
+
+@virtual_time
+async def test_calls_that_were_not_answered_give_back_what_was_set_aside_for_them() -> None:
+    gate = paying()
+    for _ in range(10):
+        with takes(0):
+            async with gate.admit(0, 10):
+                pass
+    assert gate.statistics().spent.hour == 0
+
+
+@virtual_time
+async def test_who_may_go_elsewhere_does_not_wait_for_money() -> None:
+    gate = paying()
+    async with gate.admit(0, 10):
+        gate.answered([UNIT] * 10)
+    with takes(0):
+        async with gate.admit(0, 1, leave=lambda: True) as admitted:
+            assert not admitted
+    assert gate.quiet_for == pytest.approx(3600)
+
+
+@virtual_time
+async def test_it_ends_when_the_money_is_spent_if_that_is_wanted() -> None:
+    gate = paying("stop")
+    async with gate.admit(0, 10):
+        gate.answered([UNIT] * 10)
+    with pytest.raises(Misconfigured, match=r"limits\.spend_per_hour \(10\) is used up"):
+        async with gate.admit(0, 1):
+            pytest.fail("there is no money")
+    assert gate.statistics().waiting == 0

@@ -9,9 +9,12 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
+from service import settings
+from service.costs import Tariff
 from service.dispatch import Account, Dispatcher
 from service.documents import Document, Outcome, Position, Record
 from service.errors import CallFailed, Fenced, Misconfigured, Rejected, Throttled, Unavailable
+from service.limits import Limits
 from service.offsets import Mark, Partition, Room, decode
 from service.pipeline import run
 from service.routing import Message
@@ -850,3 +853,20 @@ async def test_tombstones_are_no_refusals() -> None:
     story = Story([record(offset, None) for offset in range(500)])
     await story.run()
     assert len(story.letters) == 500
+
+
+@virtual_time
+async def test_what_answers_cost_is_in_them_and_counted_by_stream_and_account() -> None:
+    story = Story(tickets(50))
+    gate = Limits(settings.Limits(spend_per_day=1), Tariff(0.002))
+    telemetry = story.telemetry.account("paid", "fake")
+    story.accounts = [Account("paid", "fake", FirstWord(), limits=gate, telemetry=telemetry)]
+    story.telemetry.watch_account(story.accounts[0].statistics)
+    await story.run()
+    assert {orjson.loads(message.value or b"")["usage"]["cost"] for message in story.sink.to("classified")} == {0.002}
+    assert story.sample("cost_total") == pytest.approx(0.1)
+    who = {"account": "paid", "provider": "fake"}
+    sample = story.telemetry.registry.get_sample_value
+    assert sample("labelstream_account_cost_total", who) == pytest.approx(0.1)
+    assert sample("labelstream_account_spent", {**who, "period": "day"}) == pytest.approx(0.1)
+    assert sample("labelstream_account_spend_limit", {**who, "period": "day"}) == 1

@@ -57,7 +57,7 @@ def test_a_result_says_what_was_found_by_whom_when_and_where_the_document_came_f
         "received_at": "2026-11-21T09:00:00.120Z",
         "classified_at": "2026-11-21T09:00:00.871Z",
         "attempts": 1,
-        "usage": {"characters": 10, "units": 1},
+        "usage": {"characters": 10, "units": 1, "cost": None},
         "warnings": ["truncated"],
     }
 

@@ -53,7 +53,7 @@ def test_labels_are_those_of_the_configuration_and_of_closed_sets() -> None:
     seen = {each for labels in series(telemetry).values() for each in labels}
     assert {name for each in seen for name, _ in each} == {
         *("topic", "partition", "outcome", "reason", "result", "event", "label"),
-        *("account", "provider", "operation", "error_type"),
+        *("account", "provider", "operation", "error_type", "period"),
         *("le", "version", "python"),
     }
     assert {dict(each)["reason"] for each in series(telemetry)["labelstream_dead_letters_total"]} == set(Reason)

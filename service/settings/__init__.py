@@ -8,7 +8,7 @@ from service.settings.accounts import Account, Local, has_jobs
 from service.settings.amazon import Aws, ClassifierArn, Comprehend, ComprehendJobs, EndpointArn, RoleArn, S3Folder
 from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentUnderstanding, HarmCategory
 from service.settings.kafka import Kafka
-from service.settings.limits import Limits
+from service.settings.limits import Limits, Price
 from service.settings.reading import load, parse
 from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Route, Stream
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
@@ -41,6 +41,7 @@ __all__ = [
     "Local",
     "Log",
     "Pointer",
+    "Price",
     "RoleArn",
     "Route",
     "S3Folder",

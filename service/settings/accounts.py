@@ -9,7 +9,7 @@ from pydantic import (
 
 from service.settings.amazon import Comprehend, ComprehendJobs
 from service.settings.azure import AzureLanguage, ContentSafety, ContentUnderstanding
-from service.settings.limits import Limits
+from service.settings.limits import Limits, Price
 from service.settings.values import Branch
 
 
@@ -27,6 +27,11 @@ class Local(Branch):
     def limits(self) -> Limits:
         """As many calls at once as there are threads."""
         return Limits(in_flight=self.threads)
+
+    @property
+    def price(self) -> Price:
+        """None: it is your own machine."""
+        return Price()
 
 
 Account = Annotated[

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.settings.limits import Limits
+from service.settings.limits import Limits, Price, priced
 from service.settings.values import Branch, Seconds, is_a_host_name, is_loopback, secret_of
 
 _AWS_NAME = "[A-Za-z0-9](?:-*[A-Za-z0-9])*"
@@ -70,6 +70,7 @@ class Aws(Branch):
     request_timeout: Annotated[Seconds, Field(gt=0)] = 15.0
     """How long one request may take in all."""
     limits: Limits = Limits()
+    price: Price = Price()
 
     @model_validator(mode="after")
     def _signed_and_encrypted(self) -> Self:
@@ -79,6 +80,7 @@ class Aws(Branch):
             raise ValueError("secret_access_key is given, but no access_key_id")
         for name, url in self.urls.items():
             _check_url(name, url, plaintext=self.plaintext)
+        priced(self.limits, self.price)
         return self
 
     @property

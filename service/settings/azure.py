@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.settings.limits import Limits
+from service.settings.limits import Limits, Price, priced
 from service.settings.training import CategoryTraining, LanguageTraining
 from service.settings.values import Branch, Seconds, date_as_text, is_a_host_name, is_loopback, secret_of
 
@@ -30,11 +30,13 @@ class Azure(Branch):
     plaintext: bool = False
     """Allows `http://` beyond this machine."""
     limits: Limits = Limits()
+    price: Price = Price()
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
         _check_endpoint(self.endpoint, plaintext=self.plaintext)
         secret_of(self.key, self.key_file, "key")
+        priced(self.limits, self.price)
         return self
 
     @property

@@ -17,6 +17,21 @@ def _calls(value: object) -> object:
     return value
 
 
+class Price(Branch):
+    """What an account bills, in a currency of your own choosing."""
+
+    per_unit: Annotated[float, Field(ge=0)] | None = None
+    """For each unit: text records of 1,000 characters (Azure), pages, or 100 characters (Comprehend's jobs)."""
+    per_second: Annotated[float, Field(ge=0)] | None = None
+    """For each second, asked or not: inference units of a Comprehend endpoint times their price."""
+
+
+def priced(limits: "Limits", price: Price) -> None:
+    """Raises ValueError where money is limited that nobody counts."""
+    if (limits.spend_per_hour or limits.spend_per_day) and price.per_unit is None and price.per_second is None:
+        raise ValueError("limits.spend_per_hour and spend_per_day go by price: set price.per_unit or price.per_second")
+
+
 class Limits(Branch):
     """What an account may be asked for; None is no limit of that kind."""
 
@@ -32,6 +47,12 @@ class Limits(Branch):
     """Documents a second; a Comprehend endpoint takes 2 for each of its inference units."""
     characters_per_second: Annotated[float, Field(gt=0)] | None = None
     """Characters of text a second; a Comprehend endpoint takes 100 for each of its inference units."""
+    spend_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Money an hour (UTC), in the currency of the account's `price`; what is spent is forgotten with a restart."""
+    spend_per_day: Annotated[float, Field(gt=0)] | None = None
+    """Money a day (UTC), as `spend_per_hour`."""
+    when_spent: Literal["hold", "stop"] = "hold"
+    """Whether documents wait for the next hour or day, or the worker ends; an account that is well is asked first."""
 
     @property
     def connections(self) -> int:
