@@ -7,6 +7,7 @@ changes nothing in how calls wait, which is the business of `service.limits`.
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -24,6 +25,26 @@ class Held(StrEnum):
     DOCUMENTS = "documents"
     CHARACTERS = "characters"
     IN_FLIGHT = "in_flight"
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """Who asks: where an account has not enough for all, each gets of it in proportion to its priority."""
+
+    priority: float = 1.0
+
+
+class _Line(Generic[T]):
+    """Calls of one stream that wait, and how much the stream has had of the account, by its priority."""
+
+    __slots__ = ("calls", "had")
+
+    def __init__(self) -> None:
+        self.calls: deque[T] = deque()
+        self.had = 0.0
 
 
 class Call:
@@ -45,11 +66,13 @@ class Call:
         "prepaid",
         "requests",
         "set_aside",
+        "stream",
     )
 
-    def __init__(self, characters: int, documents: int = 1) -> None:
+    def __init__(self, characters: int, documents: int = 1, stream: Stream | None = None) -> None:
         self.characters = characters
         self.documents = documents
+        self.stream = stream
         self.prepaid = 0
         self.paced = 0.0
         self.admitted_at: float | None = None
@@ -66,7 +89,8 @@ C = TypeVar("C", bound=Call)
 class Admission(Generic[C]):
     """The state of an account's gate: who waits, what is out, and what that leaves.
 
-    Calls go in the order they came, so that small ones never starve large ones. A call goes out with the first of its
+    Calls of a stream go in the order they came, so that small ones never starve large ones; streams take turns, by what
+    their calls take of the tightest quota, or else by calls. A call goes out with the first of its
     HTTP requests, so it never keeps a place in flight while that waits for its turn.
     """
 
@@ -96,24 +120,23 @@ class Admission(Generic[C]):
             *((Held.CHARACTERS, rate) for rate in characters),
         )
         self._budget_is_limited = budget.is_limited
-        self._queue: deque[C] = deque()
+        self._lines: dict[Stream | None, _Line[C]] = {}
+        self._had = 0.0
         self._held = dict.fromkeys(Held, 0.0)
         self._reason: Held | None = None
         self._held_since = 0.0
 
-    @property
-    def waiting(self) -> int:
+        self.waiting = 0
         """Calls that are waiting."""
-        return len(self._queue)
 
     @property
     def first(self) -> C:
-        """Who is next; raises IndexError where nobody waits."""
-        return self._queue[0]
+        """Who is next, of those that wait."""
+        return self._next_line().calls[0]
 
     def ask(self, call: C, now: float) -> bool:
         """Let a call go at once, if nobody waits and nothing holds it."""
-        if self._queue:
+        if self.waiting:
             return False
         reason = self._reason_to_hold(call, now)
         if reason is None:
@@ -122,26 +145,38 @@ class Admission(Generic[C]):
 
     def wait(self, call: C) -> None:
         """Have a call wait for its turn."""
-        self._queue.append(call)
+        line = self._lines.get(call.stream)
+        if line is None:
+            line = self._lines[call.stream] = _Line()
+        if not line.calls:
+            line.had = max(line.had, self._had)  # what it did not ask for then is not owed to it now
+        line.calls.append(call)
+        self.waiting += 1
 
     def next(self, now: float) -> C | None:
         """Let the next call go, if somebody waits and nothing holds it."""
-        if not self._queue:
+        if not self.waiting:
             return None
-        reason = self._reason_to_hold(self._queue[0], now)
+        line = self._next_line()
+        call = line.calls[0]
+        reason = self._reason_to_hold(call, now)
         self._note(reason, now)
         if reason is not None:
             return None
-        call = self._queue.popleft()
+        line.calls.popleft()
+        self.waiting -= 1
+        self._had = line.had
+        line.had += self._takes(call) / (call.stream.priority if call.stream is not None else 1.0)
         self._let_go(call, now)
-        if not self._queue:
+        if not self.waiting:
             self._note(None, now)
         return call
 
     def withdraw(self, call: C, now: float) -> None:
         """Forget a call that waits no more."""
-        self._queue.remove(call)
-        if not self._queue:
+        self._lines[call.stream].calls.remove(call)
+        self.waiting -= 1
+        if not self.waiting:
             self._note(None, now)
 
     def ended(self, call: C, now: float) -> None:
@@ -177,6 +212,13 @@ class Admission(Generic[C]):
         """Let nothing go for so long, nor for less than was asked for before."""
         self.quiet_until = max(self.quiet_until, now + seconds)
 
+    def share(self, share: float) -> None:
+        """Take this share of every quota, and of the money, from now on."""
+        for rate in (*self._requests, *self._documents, *self._characters):
+            rate.share(share)
+        self.budget.share(share)
+        self.spent_until = 0.0
+
     def closed_for(self, now: float) -> float:
         """Seconds for which nobody is let out: it is quiet, or the money is spent."""
         return max(0.0, self.quiet_until - now, self.spent_until - now)
@@ -185,6 +227,22 @@ class Admission(Generic[C]):
         """Seconds for which calls have been held, by what held whoever was next."""
         self._note(self._reason, now)
         return dict(self._held)
+
+    def _next_line(self) -> _Line[C]:
+        return min((line for line in self._lines.values() if line.calls), key=lambda line: line.had)
+
+    def _takes(self, call: C) -> float:
+        """What a call takes of the tightest quota, in seconds of it; where there is none, one is as good as another."""
+        return (
+            max(
+                [
+                    *(1 / rate.per_second for rate in self._requests),
+                    *(call.documents / rate.per_second for rate in self._documents),
+                    *(call.characters / rate.per_second for rate in self._characters),
+                ]
+            )
+            or 1.0
+        )
 
     def _reason_to_hold(self, call: C, now: float) -> Held | None:
         if self.quiet_until > now:

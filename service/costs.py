@@ -79,6 +79,7 @@ class Budget:
         self._at = clock()
         self._total = 0.0
         self._set_aside = 0.0
+        self._share = 1.0
         self._hour = _Window(HOUR, per_hour, self._at)
         self._day = _Window(DAY, per_day, self._at)
 
@@ -104,6 +105,13 @@ class Budget:
         self._set_aside = max(0.0, self._set_aside - set_aside)
         self._spend(cost)
 
+    def share(self, share: float) -> None:
+        """Spend this share of it from now on, and of what is billed by the second."""
+        self._pass()
+        self._share = share
+        self._hour.share(share)
+        self._day.share(share)
+
     def spent(self) -> Spent:
         """What was spent by now."""
         self._pass()
@@ -123,7 +131,7 @@ class Budget:
         self._hour.go_to(at)
         self._day.go_to(at)
         if self.tariff.per_second:
-            self._spend(seconds * self.tariff.per_second)
+            self._spend(seconds * self.tariff.per_second * self._share)
         return at
 
     def _spend(self, cost: float) -> None:
@@ -138,8 +146,12 @@ class _Window:
     def __init__(self, seconds: float, limit: float | None, at: float) -> None:
         self._seconds = seconds
         self._number = at // seconds
-        self.limit = limit
+        self.limit = self._whole = limit
         self.spent = 0.0
+
+    def share(self, share: float) -> None:
+        if self._whole is not None:
+            self.limit = share * self._whole
 
     def go_to(self, at: float) -> None:
         if at // self._seconds > self._number:  # a clock that is set back opens no window twice

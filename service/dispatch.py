@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
+from service.admission import Stream
 from service.batches import Batcher
 from service.documents import Document, Outcome, Reason, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
@@ -276,14 +277,20 @@ class Answer:
 
 
 class Dispatcher:
-    """The accounts of a stream, in order of preference."""
+    """The accounts of a stream, in order of preference, and its priority among the streams that ask them, too."""
 
-    def __init__(self, accounts: Sequence[Account]) -> None:
+    def __init__(self, accounts: Sequence[Account], priority: float = 1.0) -> None:
         self.accounts = accounts
+        self._stream = Stream(priority)
         providers = [account.provider for account in accounts]
         self.documents_per_call = min(provider.documents_per_call for provider in providers)
         self.characters_per_call = min(provider.characters_per_call for provider in providers)
         self.characters_per_document = max(provider.characters_per_document for provider in providers)
+
+    def share(self, partitions: int, of: int) -> None:
+        """So many of the stream's partitions are ours, and so much of what its accounts may be asked for."""
+        for account in self.accounts:
+            account.limits.share(self._stream, min(1.0, max(partitions, 1) / max(of, 1)))
 
     async def classify(self, batch: Batch, notes: JobNotes = _UNNOTED) -> list[Answer]:
         """Answers that together cover every document of the batch, however long it takes.
@@ -337,7 +344,9 @@ class Dispatcher:
         fitting, characters = [account for account in self.accounts if account.fits(max(lengths))], sum(lengths)
         while True:
             account = await _ready(fitting)
-            async with account.limits.admit(characters, len(documents), lambda: _well(fitting) is not None) as admitted:
+            async with account.limits.admit(
+                characters, len(documents), lambda: _well(fitting) is not None, self._stream
+            ) as admitted:
                 if not admitted:
                     continue
                 attempts += 1

@@ -8,7 +8,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from service import settings
-from service.admission import Admission, Call, Held
+from service.admission import Admission, Call, Held, Stream
 from service.costs import FREE, Budget, Spent, Tariff
 from service.documents import Outcome
 from service.errors import Misconfigured
@@ -53,15 +53,22 @@ class Limits:
             documents=_rates(limits.documents_per_second),
             characters=_rates(limits.characters_per_second),
         )
+        self._shares: dict[Stream, float] = {}
         self._requests: deque[asyncio.Future[None]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
 
-    def admit(self, characters: int, documents: int = 1, leave: Callable[[], bool] = bool) -> "Place":
+    def admit(
+        self,
+        characters: int,
+        documents: int = 1,
+        leave: Callable[[], bool] = bool,
+        stream: Stream | None = None,
+    ) -> "Place":
         """Wait for a place in flight and for quota; the place is held for the length of the `async with` block.
 
         Gives False, and uses no quota, where the account is quiet and the caller would rather `leave` than wait.
         """
-        return Place(self, characters, documents, leave)
+        return Place(self, characters, documents, leave, stream)
 
     async def request(self) -> None:
         """Wait until one more HTTP request may be made."""
@@ -101,6 +108,13 @@ class Limits:
         """The last request of the call that is being made was refused for being one too many."""
         if (call := self._call()) is not None:
             self._admission.throttled(call, _now())
+
+    def share(self, stream: Stream, share: float) -> None:
+        """This worker does so much of the stream's work: it uses the mean over streams of what the quotas are."""
+        if self._settings.quotas_of == "group":
+            self._shares[stream] = share
+            self._admission.share(sum(self._shares.values()) / len(self._shares))
+            self._look()
 
     def quiet(self, seconds: float) -> None:
         """Let nothing new out for so long: the account has said that it is too much, or that it is unwell."""
@@ -191,8 +205,10 @@ class Place(Call):
     turn: "asyncio.Future[bool]"
     _token: "Token[Place | None]"
 
-    def __init__(self, limits: Limits, characters: int, documents: int, leave: Callable[[], bool]) -> None:
-        super().__init__(characters, documents)
+    def __init__(
+        self, limits: Limits, characters: int, documents: int, leave: Callable[[], bool], stream: Stream | None
+    ) -> None:
+        super().__init__(characters, documents, stream)
         self.limits = limits
         self.leave = leave
 

@@ -71,6 +71,10 @@ class Source(Protocol):
         """Remember how far we are. Raises Fenced or Unavailable."""
         ...
 
+    def partitions(self) -> int:
+        """How many partitions the input has, whoever reads them."""
+        ...
+
     def ends(self) -> dict[Partition, int]:
         """The offsets that the next record of each assigned partition will get, as far as known."""
         ...
@@ -322,6 +326,7 @@ class _Work:
         for partition, mark in marks.items():
             self.offsets.assign(partition, mark)
         await self._ledger.restore(marks)
+        self._dispatcher.share(len(self.offsets.partitions), self._source.partitions())
         self._joined = True
         self._telemetry.rebalanced("assigned", _now() - began)
         log.info("partitions_assigned", topic=self._stream.input, partitions=[number for _, number in marks])
@@ -338,6 +343,7 @@ class _Work:
         self._ledger.forget(partitions)
         self.offsets.forget(partitions)
         self._cancel_what_is_not_ours()
+        self._dispatcher.share(len(self.offsets.partitions), self._source.partitions())
         self._telemetry.rebalanced("revoked", _now() - began)
         log.info(
             "partitions_revoked",

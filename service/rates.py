@@ -31,10 +31,10 @@ class Rate:
     delays what comes after it, never itself. Idle time is not saved up, but for a tick.
     """
 
-    __slots__ = ("_credit", "_is_waited_for", "free_at", "per_second")
+    __slots__ = ("_credit", "_is_waited_for", "_whole", "free_at", "per_second")
 
     def __init__(self, per_second: float) -> None:
-        self.per_second = per_second
+        self.per_second = self._whole = per_second
         self.free_at = 0.0
         self._credit = TICK
         self._is_waited_for = False
@@ -51,6 +51,10 @@ class Rate:
             self._credit = min(max(now - self.free_at, TICK), SLACK)
             self._is_waited_for = False
         return False
+
+    def share(self, share: float) -> None:
+        """Serve this share of the rate from now on."""
+        self.per_second = share * self._whole
 
     def take(self, amount: float, now: float) -> None:
         """Let `amount` go at `now`."""
@@ -84,6 +88,9 @@ class LearntRate(Rate):
         held = super().holds(now)
         self._needed |= held
         return held
+
+    def share(self, share: float) -> None:
+        """As `Rate.share`; but what was learnt was learnt of our own requests, beside those of others."""
 
     def take(self, amount: float, now: float) -> None:
         """As `Rate.take`."""

@@ -412,6 +412,18 @@ async def test_an_account_that_throttles_is_asked_more_slowly_from_then_on() -> 
     assert asked.statistics().limits.held[Held.REQUESTS] > 0
 
 
+@virtual_time
+async def test_an_account_is_asked_for_the_share_of_the_partitions_that_are_ours() -> None:
+    gate = Limits(settings.Limits(documents_per_second=10))
+    asked = Account("first", "fake", FirstWord(), limits=gate, telemetry=Telemetry().account("first", "fake"))
+    dispatcher = by(asked)
+    dispatcher.share(3, 12)
+    await asyncio.gather(*(dispatcher.classify(batch()) for _ in range(26)))
+    assert now() == pytest.approx(25 / 2.5, rel=0.05)
+    for partitions, of in ((0, 12), (0, 0), (5, 3)):  # between owners, before anything is known, and as topics grow
+        dispatcher.share(partitions, of)
+
+
 class PacedJobs(FirstWordByJobs):
     """Asks the gate of its account before each request, as a client does."""
 

@@ -1,11 +1,12 @@
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from service import settings
-from service.admission import Held
+from service.admission import Held, Stream
 from service.costs import DAY, Tariff
 from service.documents import Classified
 from service.errors import Misconfigured
@@ -14,7 +15,7 @@ from service.rates import OF_A_QUOTA, TICK
 from tests.clock import now, virtual_time
 
 
-def limits(**values: float) -> Limits:
+def limits(**values: float | str) -> Limits:
     return Limits(settings.Limits.model_validate(values))
 
 
@@ -308,6 +309,91 @@ async def test_why_calls_were_held_is_told_in_seconds() -> None:
     }
     await asyncio.sleep(100)
     assert gate.statistics().held == held, "nobody waits"
+
+
+@virtual_time
+async def test_streams_that_share_an_account_get_of_it_in_proportion_to_their_priority() -> None:
+    gate, went = limits(characters_per_second=1000, in_flight=10), Counter[str]()
+
+    async def calls(name: str, stream: Stream, characters: int) -> None:
+        async def call() -> None:
+            async with gate.admit(characters, stream=stream):
+                went[name] += characters
+
+        await asyncio.gather(*(call() for _ in range(1000)))
+
+    work = [
+        asyncio.create_task(calls("urgent", Stream(4), 200)),
+        asyncio.create_task(calls("usual", Stream(), 100)),
+        asyncio.create_task(calls("large", Stream(), 2000)),
+    ]
+    await asyncio.sleep(100)
+    assert went["urgent"] == pytest.approx(4 / 6 * 98_000, rel=0.05)
+    assert went["usual"] == pytest.approx(1 / 6 * 98_000, rel=0.05)
+    assert went["large"] == pytest.approx(1 / 6 * 98_000, rel=0.2)
+    for task in work:
+        task.cancel()
+    await asyncio.wait(work)
+    assert gate.statistics().waiting == 0
+
+
+@virtual_time
+async def test_a_stream_that_asks_seldom_does_not_wait_behind_one_that_asks_for_all() -> None:
+    gate = limits(requests_per_second=10)
+    flood, seldom = Stream(), Stream()
+
+    async def call(stream: Stream) -> None:
+        async with gate.admit(1, stream=stream):
+            pass
+
+    flooding = asyncio.gather(*(call(flood) for _ in range(1000)))
+    for _ in range(5):
+        await asyncio.sleep(10)
+        began = now()
+        await call(seldom)
+        assert now() - began < 0.3
+    flooding.cancel()
+    await asyncio.wait([flooding])
+
+
+@virtual_time
+async def test_a_worker_uses_its_share_of_the_quotas_of_its_group() -> None:
+    gate, first, second = limits(requests_per_second=10), Stream(), Stream()
+
+    async def ten() -> float:
+        began = now()
+        for _ in range(11):
+            await gate.request()
+        return now() - began
+
+    await gate.request()
+    assert await ten() == pytest.approx(1.1 / OF_A_QUOTA, abs=0.1)
+    gate.share(first, 0.5)
+    await gate.request()
+    assert await ten() == pytest.approx(2.2 / OF_A_QUOTA, abs=0.2)
+    gate.share(second, 0.1)  # of two streams that are half of the work each
+    await gate.request()
+    assert await ten() == pytest.approx(1.1 / 0.3 / OF_A_QUOTA, abs=0.4)
+    alone = limits(requests_per_second=10, quotas_of="worker")
+    alone.share(first, 0.01)
+    with takes(1 / 10 / OF_A_QUOTA - TICK):
+        await alone.request()
+        await alone.request()
+
+
+@virtual_time
+async def test_money_is_shared_as_quotas_are() -> None:
+    gate = paying()
+    gate.share(Stream(), 0.5)
+    async with gate.admit(0, 5):
+        gate.answered([UNIT] * 5)
+    with takes(0):
+        async with gate.admit(0, 1, leave=lambda: True) as admitted:
+            assert not admitted
+    gate.share(Stream(), 1.0)
+    with takes(0):
+        async with gate.admit(0, 1, leave=lambda: True) as admitted:
+            assert admitted
 
 
 def paying(when_spent: str = "hold", clock: Callable[[], float] = lambda: 1_800_000_000 // DAY * DAY + now()) -> Limits:

@@ -870,3 +870,18 @@ async def test_what_answers_cost_is_in_them_and_counted_by_stream_and_account() 
     assert sample("labelstream_account_cost_total", who) == pytest.approx(0.1)
     assert sample("labelstream_account_spent", {**who, "period": "day"}) == pytest.approx(0.1)
     assert sample("labelstream_account_spend_limit", {**who, "period": "day"}) == 1
+
+
+@virtual_time
+async def test_a_rebalance_changes_how_much_of_the_quotas_is_ours() -> None:
+    story = Story([*tickets(200), *tickets(200, OTHER)], settings=stream(batch={"documents": 1}), ends=False)
+    gate = Limits(settings.Limits(documents_per_second=10))
+    telemetry = story.telemetry.account("shared", "fake")
+    story.accounts = [Account("shared", "fake", FirstWord(), limits=gate, telemetry=telemetry)]
+    async with story.running():
+        await asyncio.sleep(10)
+        assert len(story.results) == pytest.approx(98, abs=3)
+        await story.source.revoke([OTHER])
+        before = len(story.results)
+        await asyncio.sleep(20)
+        assert len(story.results) - before == pytest.approx(98, abs=3)

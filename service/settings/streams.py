@@ -110,6 +110,8 @@ class Stream(Branch):
     document: Fields = Fields()
     classify_with: Annotated[tuple[str, ...], Field(min_length=1)]
     """Accounts in order of preference, the first that can answer; one need not be a list."""
+    priority: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """Of an account that has not enough for all its streams, each gets in proportion to this."""
     batch: Batch = Batch()
     capacity: Capacity = Capacity()
     output: Topic

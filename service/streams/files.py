@@ -109,6 +109,10 @@ class Files:
             os.fsync(file.fileno())
         draft.replace(self._note)
 
+    def partitions(self) -> int:
+        """As `pipeline.Source.partitions`; nobody else reads these files."""
+        return 1
+
     def ends(self) -> dict[Partition, int]:
         """As `pipeline.Source.ends`; the length of a file is not known before it is read."""
         return {}

@@ -145,6 +145,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         except KafkaError as error:
             raise Unavailable(f"the commit failed: {error!r}") from None
 
+    def partitions(self) -> int:
+        """As `pipeline.Source.partitions`."""
+        return len(self._consumer.partitions_for_topic(self._topic) or ())
+
     def ends(self) -> dict[Partition, int]:
         """As `pipeline.Source.ends`."""
         if not self._settled.is_set():

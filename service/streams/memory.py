@@ -108,6 +108,10 @@ class MemorySource:
             raise Fenced(f"not assigned: {lost}")
         self.committed.update(marks)
 
+    def partitions(self) -> int:
+        """As `pipeline.Source.partitions`."""
+        return len(self._records)
+
     def ends(self) -> dict[Partition, int]:
         """As `pipeline.Source.ends`."""
         return {
