@@ -250,6 +250,28 @@ def test_operations_are_proven_where_the_tables_say(api: dict[str, Any]) -> None
     assert all(each["proven_by"] and each["versions"] for each in api["operations"])
 
 
+APIS = ("azure_language", "content_safety", "content_understanding", "comprehend", "sdk_", "contract", "fuzz")
+WITHIN = {  # what is about an API, and asks it for nothing, or for what is not in the API
+    "server/test_azure_language_labels.py",
+    "server/test_comprehend_account.py",
+    "server/test_comprehend_training_data.py",
+    "server/test_content_safety_samples.py",
+    "lifecycle/test_azure_language_evaluation.py",
+    "lifecycle/test_azure_language_labels.py",
+}
+
+
+def test_the_tests_of_an_api_are_in_its_table() -> None:
+    named = {test for api in reference.COVERAGE for each in api["operations"] for test in each["proven_by"]}
+    tests = {
+        f"{folder}/{file.name}"
+        for folder in ("server", "providers", "lifecycle")
+        for file in (reference.ROOT / "tests" / folder).glob("test_*.py")
+        if any(api in file.name for api in APIS)
+    }
+    assert tests - named == WITHIN, "tests/coverage leaves out tests of an API"
+
+
 def test_the_readme_has_the_table_of_the_apis() -> None:
     same = reference.README.read_text("utf-8") == reference.readme()
     assert same, "README.md is not what tests/coverage says: run `make reference`"
