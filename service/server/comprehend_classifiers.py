@@ -183,7 +183,7 @@ class Classifiers:
                 raise Failure("ResourceUnavailableException", "The classifier is being trained; stop that first.")
             if any(name in _models(one) for one in self._store.resources("comprehend/endpoint").values()):
                 raise Failure("ResourceInUseException", "An endpoint uses the classifier; delete that first.")
-            if any(orjson.loads(job.about)["model"] == name for job in self._jobs.pending("comprehend/job")):
+            if any(orjson.loads(job.about).get("model") == name for job in self._jobs.pending("comprehend/job")):
                 raise Failure("ResourceInUseException", "A job uses the classifier; wait for its end.")
             if kept["status"] != "DELETING":
                 going = Change(RESOURCE, name, {**kept, "status": "DELETING"})

@@ -29,7 +29,7 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 FILE_NAME = "server.sqlite"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LARGEST_COMMIT = 256  # pieces of work in one transaction: bounds how long the first of them waits for the last
 PRUNED_AT_ONCE = 500  # rows deleted in one transaction, for the same reason
 QUIET = 2.0  # seconds without work after which the log is emptied
@@ -50,6 +50,11 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_by_expiry ON jobs (expires);
 CREATE INDEX jobs_unfinished ON jobs (created) WHERE request IS NOT NULL;
 """
+
+_LACKED: Mapping[str, Mapping[str, object]] = {  # what resources of format 2 may not say, by kind, and what they meant
+    "comprehend/classifier": {"asked": None},
+    "comprehend/endpoint": {"asked": None, "desired": None, "status": "IN_SERVICE"},
+}
 
 log = structlog.get_logger(__name__)
 
@@ -380,11 +385,24 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
     elif version == 1:
         connection.executescript(f"BEGIN; {_RESOURCES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+    elif version == 2:
+        with _transaction(connection):
+            _write_changes(connection, map(_change_row, _completed(connection)))
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     elif version != SCHEMA_VERSION:
         raise Misconfigured(
             f"{file} has format {version}, this version of labelstream reads format {SCHEMA_VERSION}; "
             "use the version that wrote it, or move it out of the way"
         )
+
+
+def _completed(connection: sqlite3.Connection) -> list[Change]:
+    """The resources of format 2 that do not say all that those of format 3 do, as they are there."""
+    return [
+        Change(kind, name, {**lacked, **value})
+        for kind, name, value in _read_resources(connection)
+        if (lacked := _LACKED.get(kind)) and not lacked.keys() <= value.keys()
+    ]
 
 
 def _read_projects(connection: sqlite3.Connection) -> Mapping[str, Project]:

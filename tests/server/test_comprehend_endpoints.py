@@ -2,10 +2,15 @@
 
 import asyncio
 import base64
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.server import comprehend_endpoints
+from service.server.store import FILE_NAME, Change
 from tests.server.comprehend import CLASSIFIER, ENDPOINT, classifier, endpoint, refused, registered, well, worked
 from tests.server.conftest import BILLING, Serve, Server
 from tests.server.documents import pdf
@@ -85,6 +90,22 @@ async def test_a_change_that_the_end_of_the_server_broke_off_is_done_at_the_next
         else:
             shown = await endpoint(server)
             assert (shown["Status"], shown["CurrentInferenceUnits"]) == ("IN_SERVICE", 9 if state == "UPDATING" else 2)
+
+
+async def test_an_endpoint_that_an_earlier_version_kept_serves_on(serve: Serve, tmp_path: Path) -> None:
+    async with serve(keys=()) as server:
+        await registered(server, units=2)
+        kept = dict(server.store.resource(comprehend_endpoints.RESOURCE, "kept") or {})
+        for name in ("asked", "desired", "status"):
+            del kept[name]
+        await server.store.change(Change(comprehend_endpoints.RESOURCE, "kept", kept))
+    with closing(sqlite3.connect(tmp_path / "data" / FILE_NAME)) as connection:
+        connection.execute("PRAGMA user_version=2")
+    async with serve(keys=()) as server:
+        (shown,) = (await well(server, "ListEndpoints"))["EndpointPropertiesList"]
+        assert (shown["Status"], shown["CurrentInferenceUnits"], shown["DesiredInferenceUnits"]) == ("IN_SERVICE", 2, 2)
+        assert (await well(server, "ClassifyDocument", EndpointArn=ENDPOINT, Text=BILLING))["Classes"]
+        await well(server, "DeleteEndpoint", EndpointArn=ENDPOINT)
 
 
 async def test_a_model_that_cannot_be_loaded_fails_a_creation_and_leaves_an_update_undone(serve: Serve) -> None:

@@ -163,6 +163,25 @@ async def test_what_came_of_a_job_is_seen_at_once_and_kept(tmp_path: Path) -> No
         assert [one.state for one in await store.of_kind("train")] == [State.SUCCEEDED]
 
 
+async def test_what_a_file_of_the_second_format_leaves_out_is_completed(tmp_path: Path) -> None:
+    kept: dict[str, dict[str, object]] = {
+        "comprehend/endpoint": {"arn": "a", "units": 1, "token": None},
+        "comprehend/classifier": {"arn": "b", "status": "TRAINED", "asked": "c"},
+        "another": {"d": 1},
+    }
+    async with Store.open(tmp_path) as store:
+        await store.change(*(Change(kind, "one", value) for kind, value in kept.items()))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        connection.execute("PRAGMA user_version=2")
+    async with Store.open(tmp_path) as store:
+        lacked = {"asked": None, "desired": None, "status": "IN_SERVICE"}
+        assert store.resource("comprehend/endpoint", "one") == {**kept["comprehend/endpoint"], **lacked}
+        assert store.resource("comprehend/classifier", "one") == kept["comprehend/classifier"]
+        assert store.resource("another", "one") == kept["another"]
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+
+
 async def test_a_file_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
     async with Store.open(tmp_path) as store:
         await store.deploy("tickets", "production", "single_label", "digest")
