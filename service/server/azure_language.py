@@ -41,6 +41,7 @@ import orjson
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.server.azure_language_records import PROJECT
 from service.server.azure_language_requests import MOST_BYTES, Submission, check, parse
 from service.server.azure_language_results import asked_page, describe
 from service.server.backend import Backend
@@ -89,7 +90,7 @@ class Runtime:
         """Accept a job."""
         body = await call.body(MOST_BYTES)
         submission = parse(body)
-        check(submission.tasks, self._store.projects)
+        check(submission.tasks, self._store.projects, self._store.resources(PROJECT))
         job = await self._jobs.submit(KIND, _about(submission), body, call.fault)
         return _accepted(call, job)
 

@@ -28,12 +28,13 @@ from starlette.routing import Route
 from service.errors import ModelError
 from service.server.azure_language_2021 import PUBLISHED, STATUSES, invalid, json_body, missing
 from service.server.azure_language_labels import TASKS
-from service.server.azure_language_requests import MOST_BYTES, MOST_TASKS, Document, documents
+from service.server.azure_language_records import PROJECT
+from service.server.azure_language_requests import MOST_BYTES, MOST_TASKS, Document, deployed, documents
 from service.server.azure_language_results import STATUSES as LATER_STATUSES
 from service.server.azure_language_results import TASK_FAILED, Page, asked_page, moment, results_of
 from service.server.azure_language_tasks import classified, ending, struck
 from service.server.backend import Backend
-from service.server.gateway import Call, Gateway, Operation, Refusal, Resource, answer
+from service.server.gateway import Call, Gateway, Operation, Resource, answer
 from service.server.jobs import Done, Jobs
 from service.server.store import PENDING, Job, State
 
@@ -109,11 +110,7 @@ class Runtimes:
                 raise invalid(f"tasks.{key}: the model is of the other kind.")
             return {"digest": found["digest"], "project": found["project"], "deployment": None}
         project, deployment = str(parameters.get("project-name")), str(parameters.get("deployment-name"))
-        known = self._store.projects.get(project)
-        if known is None:
-            raise Refusal(404, {"code": "ProjectNotFound", "message": f"There is no project {project!r}."})
-        if deployment not in known.deployments:
-            raise missing(f"Project {project!r} has no deployment {deployment!r}.")
+        known = deployed(project, deployment, self._store.projects, self._store.resources(PROJECT))
         if known.task != wanted:
             raise invalid(f"tasks.{key}: the project is of the other kind.")
         return {"digest": known.deployments[deployment], "project": project, "deployment": deployment}

@@ -1,7 +1,7 @@
 """What Azure Language's runtime is asked: submissions, their documents and tasks, and whether they can be done."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,18 +99,23 @@ def documents(request: dict[str, Any]) -> list[Document]:
     return found
 
 
-def check(tasks: Sequence[Task], projects: Mapping[str, Project]) -> None:
+def check(tasks: Sequence[Task], projects: Mapping[str, Project], authored: Collection[str]) -> None:
     """Refuse tasks that no deployment here can do; raises `Refusal`."""
     for task in tasks:
-        project = projects.get(task.project)
-        if project is None:
-            raise Refusal(404, {"code": "ProjectNotFound", "message": f"There is no project {task.project!r}."})
-        if task.deployment not in project.deployments:
-            message = f"Project {task.project!r} has no deployment {task.deployment!r}."
-            raise Refusal(404, {"code": "NotFound", "message": message})
+        project = deployed(task.project, task.deployment, projects, authored)
         if TASKS[task.kind] != project.task:
             kind = next(kind for kind, does in TASKS.items() if does == project.task)
             raise refused(_TASK, "InvalidParameterValue", f"Project {task.project!r} is for tasks of kind {kind}.")
+
+
+def deployed(name: str, deployment: str, projects: Mapping[str, Project], authored: Collection[str]) -> Project:
+    """The project that has a deployment; `authored` are projects that may have none. Raises `Refusal`."""
+    project = projects.get(name)
+    if project is None and name not in authored:
+        raise Refusal(404, {"code": "ProjectNotFound", "message": f"There is no project {name!r}."})
+    if project is None or deployment not in project.deployments:
+        raise Refusal(404, {"code": "NotFound", "message": f"Project {name!r} has no deployment {deployment!r}."})
+    return project
 
 
 def _document(given: object, where: str) -> Document:

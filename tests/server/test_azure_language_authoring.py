@@ -431,6 +431,20 @@ async def test_requests_that_make_no_sense_are_refused(serve_it: Any) -> None:
             assert found.json()["value"]
 
 
+async def test_a_project_without_a_deployment_is_known_and_cannot_be_asked(serve_it: Any) -> None:
+    async with serve_it() as server:
+        await ask(server, "PATCH", "/p", PROJECT)
+        given = submission("x", project="p", kind="Multi")
+        later = await server.client.post("/language/analyze-text/jobs", params=VERSION, json=given)
+        parameters = {"project-name": "p", "deployment-name": "production"}
+        given["tasks"] = {"customMultiClassificationTasks": [{"parameters": parameters}]}
+        earlier = await server.client.post("/text/analytics/v3.2-preview.2/analyze", json=given)
+        for response in (later, earlier):
+            assert response.status_code == 404
+            told = {"code": "NotFound", "message": "Project 'p' has no deployment 'production'."}
+            assert response.json()["error"] == told
+
+
 async def test_languages_are_listed_by_the_codes_that_are_documented(serve_it: Any) -> None:
     async with serve_it() as server:
         listed = await ask(server, "GET", "/global/languages", projectKind="CustomMultiLabelClassification")
