@@ -199,6 +199,8 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
         for endpoint in options.comprehend_endpoints:
             classifier = await asyncio.to_thread(models.add, endpoint.model)
             await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time(), endpoint.units)
+        if not (store.projects or store.resources(comprehend_endpoints.RESOURCE) or options.harm_models):
+            log.warning("nothing_deployed", advice="give --model PROJECT/DEPLOYMENT=FOLDER, or have clients train")
         jobs = make_jobs(backend, telemetry, options.least_job_seconds)
         async with jobs.working():
             with trainer:  # left before the jobs, which do not wait for what is being learnt
@@ -292,8 +294,6 @@ async def _deploy(registrations: Sequence[Registration], models: Models, store: 
                 advice = f"register it again with --model {project}/{deployment}=FOLDER"
                 raise Misconfigured(f"the model {digest} of {project}/{deployment} is not in the data folder; {advice}")
             log.info("deployment_ready", project=project, deployment=deployment, task=made.task, model=digest)
-    if not store.projects:
-        log.warning("nothing_deployed", advice="give --model PROJECT/DEPLOYMENT=FOLDER")
 
 
 def health(store: Store, telemetry: Telemetry) -> list[Route]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 import trustme
 
 from service.errors import Misconfigured
-from service.server.app import Registration, ServeOptions, serving
+from service.server.app import Endpoint, Registration, ServeOptions, serving
 from service.server.store import FILE_NAME
 from tests.server.conftest import BILLING, CRASH, JOBS, KEY, PENDING, VERSION, Serve, process, submission
 
@@ -33,6 +34,17 @@ async def ended(client: httpx.AsyncClient, location: str) -> dict[str, object]:
 
 
 # What is refused before anything is opened
+
+
+@pytest.mark.parametrize("endpoints", [(), ("kept",)])
+async def test_a_server_with_nothing_to_answer_with_says_so(
+    models: Path, tmp_path: Path, endpoints: tuple[str, ...]
+) -> None:
+    given = tuple(Endpoint(name, models / "tickets") for name in endpoints)
+    with structlog.testing.capture_logs() as logged:
+        async with serving(ServeOptions(tmp_path, port=0, comprehend_endpoints=given)):
+            pass
+    assert [one["event"] for one in logged].count("nothing_deployed") == (0 if endpoints else 1)
 
 
 @pytest.mark.parametrize(
