@@ -48,10 +48,10 @@ def test_what_is_no_container_is_told_at_start(given: str) -> None:
 
 
 class Account(BaseHTTPRequestHandler):
-    """A storage account with one blob."""
+    """A storage account with a blob in each of two containers, and one signature for both."""
 
     def do_GET(self) -> None:
-        found = self.path == f"/tickets/deeper/one%20two.txt?{SIGNATURE}"
+        found = self.path in {f"/tickets/deeper/one%20two.txt?{SIGNATURE}", f"/others/one.txt?{SIGNATURE}"}
         self.send_response(200 if found else 403)
         self.end_headers()
         self.wfile.write(b"content" if found else b"")
@@ -73,6 +73,13 @@ def account() -> Iterator[str]:
 def test_an_azure_container_is_read_with_its_signature(account: str) -> None:
     containers = Containers.parse([f"tickets={account}/tickets?{SIGNATURE}"])
     assert containers.read("tickets", "deeper/one two.txt") == b"content"
+
+
+@pytest.mark.parametrize("blob", ["../others/one.txt", "deeper/../../others/one.txt", "./../others/one.txt", "..", ""])
+def test_no_name_of_a_blob_leads_out_of_an_azure_container(account: str, blob: str) -> None:
+    containers = Containers.parse([f"tickets={account}/tickets?{SIGNATURE}"])
+    with pytest.raises(BlobMissing, match="there is no blob"):
+        containers.read("tickets", blob)
 
 
 def test_the_signature_is_in_no_message(account: str) -> None:
