@@ -24,9 +24,9 @@ def python(name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (environment / "complete").exists():
             shutil.rmtree(environment, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-            install = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--require-hashes", "-r")
-            subprocess.run([interpreter, *install, pinned], check=True)
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+            pip = (sys.executable, "-m", "pip", "--python", interpreter, "--disable-pip-version-check", "--quiet")
+            subprocess.run([*pip, "install", "--no-compile", "--require-hashes", "-r", pinned], check=True)
             (environment / "complete").touch()
     return interpreter
 
