@@ -32,10 +32,11 @@ def logging_as_it_was() -> Iterator[None]:
     yield
     root = logging.getLogger()
     root.handlers[:] = [each for each in root.handlers if each in before or type(each).__module__.startswith("_pytest")]
-    structlog.reset_defaults()
-    for name, module in list(sys.modules.items()):
-        if name.startswith("service") and isinstance(log := vars(module).get("log"), BoundLoggerLazyProxy):
-            vars(log).pop("bind", None)  # which one has that was configured to keep what it was first used with
+    if structlog.is_configured():
+        structlog.reset_defaults()
+        for name, module in list(sys.modules.items()):
+            if name.startswith("service") and isinstance(log := vars(module).get("log"), BoundLoggerLazyProxy):
+                vars(log).pop("bind", None)  # which one has that was configured to keep what it was first used with
 
 
 def pytest_configure(config: pytest.Config) -> None:
