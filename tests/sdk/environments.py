@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 _MADE = HERE.parents[1] / "build" / "sdk"
+_ENVIRON = dict(os.environ)  # before tests change whom to trust, which pip may have to know
 
 
 def python(name: str) -> Path:
@@ -26,7 +28,9 @@ def python(name: str) -> Path:
             shutil.rmtree(environment, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
             pip = (sys.executable, "-m", "pip", "--python", interpreter, "--disable-pip-version-check", "--quiet")
-            subprocess.run([*pip, "install", "--no-compile", "--require-hashes", "-r", pinned], check=True)
+            subprocess.run(
+                [*pip, "install", "--no-compile", "--require-hashes", "-r", pinned], check=True, env=_ENVIRON
+            )
             (environment / "complete").touch()
     return interpreter
 
