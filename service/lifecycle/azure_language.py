@@ -17,7 +17,7 @@ from urllib.parse import quote
 from service import settings
 from service.errors import Misconfigured, Unavailable
 from service.lifecycle.azure_language_evaluation import evaluation
-from service.lifecycle.azure_language_labels import Documents, assets, documents
+from service.lifecycle.azure_language_labels import Documents, assets, called, documents
 from service.lifecycle.azure_language_project import Project, has_ended, is_pending, share, training_model
 from service.lifecycle.containers import Container, put_all
 from service.lifecycle.training_data import named_after
@@ -51,7 +51,7 @@ class ProjectLife:
             raise Misconfigured("training is missing: say there where documents are put for the service to read")
         how = (self._task, training.language, str(training.multilingual), str(training.testing_percentage))
         key = named_after(wanted.rows, *how)
-        found, name = documents(wanted.rows, self._task, key), wanted.name or key
+        found, name = documents(wanted.rows, self._task, key), called(wanted.name, key)
         await self._see_kind()
         job = await answered(lambda: self._under_way(name), self._progress.say)
         if job is not None:

@@ -23,7 +23,7 @@ from service import settings
 from service.errors import Misconfigured
 from service.lifecycle.azure_language import MADE_BEFORE
 from service.lifecycle.azure_language_evaluation import evaluation
-from service.lifecycle.azure_language_labels import documents, labels_file
+from service.lifecycle.azure_language_labels import called, documents, labels_file
 from service.lifecycle.azure_language_project import has_ended, is_missing, refusal
 from service.lifecycle.containers import Container, put_all
 from service.lifecycle.training_data import named_after
@@ -56,10 +56,11 @@ class PreviewLife:
     async def train(self, wanted: Labelled) -> Trained:
         """As `Life.train`."""
         key = named_after(wanted.rows, self._task, self._training.language, str(self._training.multilingual))
+        name = called(wanted.name, key)
         found = documents(wanted.rows, self._task, key, fewest_of_a_class=_FEWEST_OF_A_CLASS)
         if wanted.name is None and (worth := await self._worth(key)) is not None:
             return Trained(Model(key, "trained"), worth, (MADE_BEFORE,))
-        name, labels = wanted.name or key, f"{self._project}-labels.json"
+        labels = f"{self._project}-labels.json"
         self._progress.step(f"putting {len(found.documents):,} documents into {self._container.name}")
         blobs = [(one.blob, one.text.encode()) for one in found.documents]
         await put_all(self._container, blobs, self._progress)

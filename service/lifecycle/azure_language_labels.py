@@ -4,10 +4,12 @@ The files are called after what is learnt and a number, so whatever tells of the
 does) tells which rows a model was made from.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from service.errors import Misconfigured
 from service.lifecycle.training_data import whole
 from service.model.examples import Example, ExamplesError, in_fixed_order
 
@@ -15,6 +17,7 @@ FEWEST_DOCUMENTS, MOST_DOCUMENTS = 10, 100_000
 MOST_CLASSES = 200
 MOST_CHARACTERS = 128_000
 _FEW = 10
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,50}")
 
 
 class Document(NamedTuple):
@@ -31,6 +34,13 @@ class Documents(NamedTuple):
     documents: Sequence[Document]
     classes: Sequence[str]
     notes: tuple[str, ...]
+
+
+def called(name: str | None, otherwise: str) -> str:
+    """What a model is to be called: as it is asked for, else as its rows say. Raises Misconfigured."""
+    if name is not None and not _NAME.fullmatch(name):
+        raise Misconfigured(f"--name {name!r}: a model is named by up to 50 letters, digits and _ . -")
+    return otherwise if name is None else name
 
 
 def documents(rows: Sequence[Example], task: str, key: str, *, fewest_of_a_class: int = 1) -> Documents:

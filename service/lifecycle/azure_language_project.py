@@ -139,9 +139,9 @@ class Project:
 
 
 def refusal(resource: Resource, answer: Answer) -> CallFailed:
-    """What a refusal means; one for what is in the request is Misconfigured, with the service's reason."""
+    """What a refusal means; one for what is in the request is Misconfigured, with the service's codes and words."""
     body = json_of(answer)
-    said = reason(body.get("error"), ()) if isinstance(body, dict) else ""
+    said = _words(body.get("error"), ()) if isinstance(body, dict) else ""
     failure = resource.failure(answer, At.REQUEST)
     if isinstance(failure, Misconfigured) and answer.status_code in REFUSED:
         return Misconfigured(f"{failure}: {said or 'no reason is given'}")
@@ -160,11 +160,16 @@ def has_ended(page: Mapping[str, Any], otherwise: str, texts: Iterable[str] = ()
 
 def reason(error: object, texts: Iterable[str]) -> str:
     """What an error of the service says, its codes first; in its own words where those quote none of the texts."""
+    return ": ".join(filter(None, [" in ".join(reversed(codes_of(error))), _words(error, texts)]))
+
+
+def _words(error: object, texts: Iterable[str]) -> str:
+    """What an error says innermost, where that quotes none of the texts."""
     words, inner = "", error
     while isinstance(inner, dict):
         words = inner.get("message") or words
         inner = inner.get("innererror")
-    return ": ".join(filter(None, [" in ".join(reversed(codes_of(error))), unquoted(words, texts)]))
+    return unquoted(words, texts)
 
 
 def trained_model(shown: Mapping[str, Any], deployed_as: tuple[str, ...]) -> Model:

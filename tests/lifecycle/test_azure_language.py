@@ -203,7 +203,7 @@ async def test_documents_are_put_by_a_signature_that_nobody_else_is_told(replay:
     container = f"{replay.url}/account/tickets?sv=1&sig=the-signature"
     telling = Telling()
     async with life(branch(replay.url, Path(), "p", training={"container": container}), telling) as it:
-        with pytest.raises(Misconfigured, match="answered 400 InvalidRequest: InvalidRequest: no"):
+        with pytest.raises(Misconfigured, match="answered 400 InvalidRequest: no"):
             await it.train(Labelled(ROWS))
     put = [request for request in replay.requests if request.method == "PUT"]
     assert len({request.path for request in put}) == len(ROWS)
@@ -336,12 +336,31 @@ async def test_a_container_that_the_service_does_not_know_is_told_by_the_trainin
             await it.train(Labelled(ROWS))
 
 
-async def test_a_name_that_is_not_taken_is_refused_in_the_services_words(url: str, folder: Path) -> None:
-    async with life(branch(url, folder, "names")) as it:
+@pytest.mark.parametrize("name", ["", "a b", "../up", "a\n", "ü", "a" * 51])
+@pytest.mark.parametrize("version", ["2023-04-01", "v3.1-preview.ct.1"])
+async def test_a_name_that_no_model_may_have_leaves_the_labels_that_are_there(
+    name: str, version: str, tmp_path: Path
+) -> None:
+    told = {"container": f"training={tmp_path}", "project": "p"}
+    account = branch("http://127.0.0.1:1", tmp_path, "p")
+    if version.startswith("v3"):
+        given = {"provider": "azure_language", "endpoint": "http://127.0.0.1:1", "key": KEY, "model_id": "none_yet"}
+        more = {"api_version": version, "task": "single_label", "training": told}
+        account = settings.AzureLanguage.model_validate({**given, **more})
+    async with life(account) as it:
+        with pytest.raises(Misconfigured, match=r"^--name .* up to 50 letters, digits and _ \. -$"):
+            await it.train(Labelled(ROWS, name))
+    assert sorted(tmp_path.iterdir()) == []  # noqa: ASYNC240  nothing else runs
+
+
+async def test_what_is_not_taken_is_refused_once_in_the_services_words(url: str, folder: Path) -> None:
+    account, training = branch(url, folder, "names"), {"container": f"training={folder}", "language": "xx"}
+    async with life(branch(url, folder, "names", training=training)) as it:
         with pytest.raises(
-            Misconfigured, match="InvalidParameterValue in InvalidRequest: modelLabel is to be up to 50"
+            Misconfigured, match=r"answered 400 InvalidParameterValue in InvalidRequest: (?!Invalid)[^:]*language"
         ):
-            await it.train(Labelled(ROWS, "a b"))
+            await it.train(Labelled(ROWS))
+    async with life(account) as it:
         with pytest.raises(Misconfigured, match="there is no trained model in project names: train one"):
             await it.deploy(Wanted())
         with pytest.raises(Misconfigured, match="there is no trained model in project names: train one"):

@@ -108,9 +108,7 @@ async def test_a_wrong_key_is_named_and_not_repeated(url: str, folder: Path) -> 
 
 async def test_labels_that_the_server_cannot_read_are_told(url: str, tmp_path: Path) -> None:
     async with life(branch(url, tmp_path, "elsewhere")) as it:  # a folder that is not the one the server reads
-        with pytest.raises(
-            Misconfigured, match="answered 400 InvalidArgument: InvalidArgument: labelsLocation: there is no"
-        ):
+        with pytest.raises(Misconfigured, match="answered 400 InvalidArgument: labelsLocation: there is no"):
             await it.train(Labelled(ROWS))
 
 
