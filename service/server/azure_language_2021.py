@@ -66,6 +66,7 @@ class Authoring:
         self._store = backend.store
         self._containers = backend.containers
         self._jobs = jobs
+        self._turn = asyncio.Lock()  # whoever makes, trains or deletes a project has seen what there is
         self._gets, self._others = backend.window(100, 60.0), backend.window(10, 60.0)
 
     def routes(self, gateway: Gateway) -> list[Route]:
@@ -93,30 +94,31 @@ class Authoring:
         for key, form in (("description", str), ("culture", str), ("multiLingual", bool)):
             if not isinstance(body.get(key), form | None):
                 raise invalid(f"{key} is to be {'a string' if form is str else 'true or false'}.")
-        if self._store.resource(PROJECT, name) is not None:
-            raise Refusal(409, {"code": "Conflict", "message": f"There is a project {name!r} already."})
-        if len(self._store.resources(PROJECT)) >= MOST_PROJECTS:
-            raise _full(f"A resource has at most {MOST_PROJECTS} projects.")
+        self._see_room(name)
         try:
             await asyncio.to_thread(_labelled, self._containers, container, labels)
         except (BlobMissing, LabelsError) as error:
             raise invalid(f"labelsLocation: {error}") from None
         kept = {key: body.get(key) for key in ("description", "culture", "multiLingual")}
         kept |= {"name": name, "modelType": kind, "storageInputContainerName": container, "labelsLocation": labels}
-        await self._store.change(Change(PROJECT, name, kept))
+        async with self._turn:
+            self._see_room(name)  # as it is now that the labels have been read
+            await self._store.change(Change(PROJECT, name, kept))
         return answer(kept, 201)
 
     async def train(self, call: Call) -> Response:
         """Begin a training."""
-        project, _ = self._project(call)
+        self._project(call)
         model = _model(json_body(await call.body(MOST_BYTES)))
-        if await self._under_way(project):
-            raise Refusal(409, {"code": "Conflict", "message": "The project is being trained already."})
-        models = self._of(MODEL, project)
-        if f"{project}/{model}" not in models and len(models) >= MOST_MODELS:
-            raise _full(f"A project has at most {MOST_MODELS} models.")
-        about = orjson.dumps({"project": project, "model": model})
-        job = await self._jobs.submit(KIND, about, b"{}", call.fault, lifetime=WEEK)
+        async with self._turn:
+            project, _ = self._project(call)
+            if any(job.state in PENDING for job in await self._trainings(project)):
+                raise Refusal(409, {"code": "Conflict", "message": "The project is being trained already."})
+            models = self._of(MODEL, project)
+            if f"{project}/{model}" not in models and len(models) >= MOST_MODELS:
+                raise _full(f"A project has at most {MOST_MODELS} models.")
+            about = orjson.dumps({"project": project, "model": model})
+            job = await self._jobs.submit(KIND, about, b"{}", call.fault, lifetime=WEEK)
         return Response(b"", 202, {"location": call.url(f"{P}/{project}/train/jobs/{job.id}")})
 
     async def training(self, call: Call) -> Response:
@@ -186,21 +188,30 @@ class Authoring:
 
     async def delete(self, call: Call) -> Response:
         """Forget a project, its models and what was published of them, and give up what it is learning."""
-        project, _ = self._project(call)
-        for job in await self._under_way(project):
-            await self._jobs.cancel(job)
-        models = self._of(MODEL, project)
-        published = [name for name, one in self._store.resources(PUBLISHED).items() if one["project"] == project]
-        await self._store.change(
-            Change(PROJECT, project, None),
-            *(Change(MODEL, name, None) for name in models),
-            *(Change(PUBLISHED, name, None) for name in published),
-        )
+        async with self._turn:
+            project, _ = self._project(call)
+            for job in await self._trainings(project):  # all of them: another project may have its name
+                await self._jobs.forget(job)
+            models = self._of(MODEL, project)
+            published = [name for name, one in self._store.resources(PUBLISHED).items() if one["project"] == project]
+            publishings = [name for name, one in self._store.resources(PUBLISHING).items() if one["project"] == project]
+            await self._store.change(
+                Change(PROJECT, project, None),
+                *(Change(MODEL, name, None) for name in models),
+                *(Change(PUBLISHED, name, None) for name in published),
+                *(Change(PUBLISHING, name, None) for name in publishings),
+            )
         return Response(status_code=204)
 
-    async def _under_way(self, project: str) -> list[Job]:
-        trainings = [job for job in await self._jobs.of_kind(KIND) if job.state in PENDING]
-        return [job for job in trainings if orjson.loads(job.about)["project"] == project]
+    def _see_room(self, name: str) -> None:
+        """See that a project of this name may be made; raises `Refusal`."""
+        if self._store.resource(PROJECT, name) is not None:
+            raise Refusal(409, {"code": "Conflict", "message": f"There is a project {name!r} already."})
+        if len(self._store.resources(PROJECT)) >= MOST_PROJECTS:
+            raise _full(f"A resource has at most {MOST_PROJECTS} projects.")
+
+    async def _trainings(self, project: str) -> list[Job]:
+        return [job for job in await self._jobs.of_kind(KIND) if orjson.loads(job.about)["project"] == project]
 
     def _of(self, kind: str, project: str) -> list[str]:
         return [name for name in self._store.resources(kind) if name.partition("/")[0] == project]

@@ -83,16 +83,17 @@ class Projects:
 
     async def delete(self, call: Call) -> Response:
         """Forget a project, with its models and deployments, and give up what it is learning."""
-        name, _ = self._records.project(call)
-        await self._trainings.give_up(name)
-        for deployment in self._records.of(DEPLOYMENT, name):
-            await self._store.undeploy(name, deployment)
-        gone = [
-            Change(kind_of_part, f"{name}/{one}", None)
-            for kind_of_part in (MODEL, SNAPSHOT, DEPLOYMENT)
-            for one in self._records.of(kind_of_part, name)
-        ]
-        await self._store.change(Change(PROJECT, name, None), Change(ASSETS, name, None), *gone)
+        async with self._trainings.turn:
+            name, _ = self._records.project(call)
+            await self._trainings.forget(name)
+            for deployment in self._records.of(DEPLOYMENT, name):
+                await self._store.undeploy(name, deployment)
+            gone = [
+                Change(kind_of_part, f"{name}/{one}", None)
+                for kind_of_part in (MODEL, SNAPSHOT, DEPLOYMENT)
+                for one in self._records.of(kind_of_part, name)
+            ]
+            await self._store.change(Change(PROJECT, name, None), Change(ASSETS, name, None), *gone)
         return await self._records.done(call, f"{BASE}/global/deletion-jobs")
 
     async def import_(self, call: Call) -> Response:
@@ -103,16 +104,16 @@ class Projects:
         given = assets.get("projectKind")
         if given is not None and _task(given) != kept["task"]:
             raise invalid("assets.projectKind is not that of metadata.")
+        try:
+            await asyncio.to_thread(from_assets, assets)
+        except LabelsError as error:
+            raise invalid(str(error)) from None
         before = self._store.resource(PROJECT, name)
         if before and before["task"] != kept["task"] and self._records.of(MODEL, name):
             raise invalid("metadata.projectKind is not that of the project's models.")
         if before and before["task"] != kept["task"] and await self._trainings.under_way(name):
             raise conflict("The project is being trained, as one of another kind.")
         self._records.admit(name)
-        try:
-            await asyncio.to_thread(from_assets, assets)
-        except LabelsError as error:
-            raise invalid(str(error)) from None
         kept |= {"created": before["created"] if before else now, "modified": now}
         await self._store.change(Change(PROJECT, name, kept), Change(ASSETS, name, assets))
         return await self._records.done(call, f"{BASE}/{name}/import/jobs")

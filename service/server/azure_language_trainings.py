@@ -1,5 +1,6 @@
 """Azure Language's authoring: trainings, which are jobs that take as long as they take and leave a model."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +40,7 @@ class Trainings:
     def __init__(self, jobs: Jobs, records: Records) -> None:
         self._jobs = jobs
         self._records = records
+        self.turn = asyncio.Lock()  # whoever begins a training, or deletes a project, has seen what there is
 
     def paths(self, gets: Window | None, others: Window | None) -> dict[str, dict[str, Operation]]:
         """What is done at which paths."""
@@ -54,10 +56,10 @@ class Trainings:
         """What a project is learning, at most one training."""
         return [job for job in await self._of(project) if job.state in PENDING]
 
-    async def give_up(self, project: str) -> None:
-        """Cancel what a project is learning."""
-        for job in await self.under_way(project):
-            await self._jobs.cancel(job)
+    async def forget(self, project: str) -> None:
+        """Give up what a project is learning, and forget what it has learnt: another may have its name."""
+        for job in await self._of(project):
+            await self._jobs.forget(job)
 
     async def _of(self, project: str) -> list[Job]:
         return [one for one in await self._jobs.of_kind(KIND) if orjson.loads(one.about)["project"] == project]
@@ -72,13 +74,15 @@ class Trainings:
         if config not in (*CONFIGS, "latest"):
             raise invalid(f"trainingConfigVersion is to be one of {', '.join(CONFIGS)}.")
         options = evaluation_options(body.get("evaluationOptions"))
-        if await self.under_way(name):
-            raise conflict("The project is being trained already.")
-        models = self._records.of(MODEL, name)
-        if label not in models and len(models) >= MOST_MODELS:
-            raise full(f"A project has at most {MOST_MODELS} models.")
-        about = {"project": name, "label": label, "config": config, "options": options}
-        job = await self._jobs.submit(KIND, orjson.dumps(about), b"{}", call.fault, lifetime=WEEK)
+        async with self.turn:
+            self._records.project(call)  # which may have been deleted meanwhile
+            if await self.under_way(name):
+                raise conflict("The project is being trained already.")
+            models = self._records.of(MODEL, name)
+            if label not in models and len(models) >= MOST_MODELS:
+                raise full(f"A project has at most {MOST_MODELS} models.")
+            about = {"project": name, "label": label, "config": config, "options": options}
+            job = await self._jobs.submit(KIND, orjson.dumps(about), b"{}", call.fault, lifetime=WEEK)
         return accepted(call, f"{BASE}/{name}/train/jobs/{job.id}")
 
     async def list(self, call: Call) -> Response:

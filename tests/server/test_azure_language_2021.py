@@ -207,6 +207,20 @@ async def test_a_project_trains_one_model_at_a_time_and_gives_it_up_when_it_is_d
         assert server.jobs.statistics().waiting == 0
 
 
+async def test_of_requests_at_once_that_are_at_odds_one_is_done(serve: Serve, container: str) -> None:
+    model = {"tasks": [{"trainingModelName": "MyModel"}]}
+    async with serve(containers=[container], works=False) as server:
+        made = await asyncio.gather(*(server.client.post(P, json=PROJECT) for _ in range(8)))
+        assert sorted(one.status_code for one in made) == [201, *[409] * 7]
+        begun = await asyncio.gather(*(server.client.post(f"{P}/MyProject/train", json=model) for _ in range(8)))
+        assert sorted(one.status_code for one in begun) == [202, *[409] * 7]
+        gone = await asyncio.gather(*(server.client.delete(f"{P}/MyProject") for _ in range(8)))
+        assert sorted(one.status_code for one in gone) == [204, *[404] * 7]
+        assert (await server.client.post(P, json=PROJECT)).status_code == 201
+        (location,) = (one.headers["location"] for one in begun if one.status_code == 202)
+        assert (await server.client.get(location)).status_code == 404  # of the project that had the name before
+
+
 async def test_there_is_an_end_to_projects_and_models(
     serve: Serve, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

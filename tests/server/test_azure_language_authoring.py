@@ -185,6 +185,27 @@ async def test_a_training_is_given_up_listed_and_one_at_a_time(serve_it: Any) ->
         assert (await ask(server, "POST", f"/p/train/jobs/{job_id}/:cancel")).status_code == 400
 
 
+async def test_of_trainings_asked_for_at_once_one_begins(serve_it: Any) -> None:
+    async with serve_it(works=False) as server:
+        await ask(server, "POST", "/p/:import", exported())
+        begun = await asyncio.gather(*(ask(server, "POST", "/p/:train", {"modelLabel": f"m{n}"}) for n in range(8)))
+        assert sorted(one.status_code for one in begun) == [202, *[409] * 7]
+        assert len((await ask(server, "GET", "/p/train/jobs")).json()["value"]) == 1
+
+
+async def test_a_project_knows_nothing_of_one_that_had_its_name(serve_it: Any) -> None:
+    async with serve_it(works=False) as server:
+        await ask(server, "POST", "/p/:import", exported())
+        begun = await ask(server, "POST", "/p/:train", {"modelLabel": "m"})
+        assert (await ask(server, "DELETE", "/p")).status_code == 202
+        await ask(server, "POST", "/p/:import", exported())
+        assert (await ask(server, "GET", "/p/train/jobs")).json()["value"] == []
+        assert (await server.client.get(begun.headers["operation-location"])).status_code == 404
+        async with server.jobs.working():
+            await server.idle()
+        assert (await ask(server, "GET", "/p/models")).json()["value"] == []
+
+
 async def test_a_training_left_unfinished_is_done_by_the_next_run_and_all_is_kept(serve_it: Any) -> None:
     async with serve_it(works=False) as server:
         await ask(server, "POST", "/p/:import", exported())
