@@ -64,35 +64,40 @@ class Deployments:
         project, _ = self._records.project(call)
         name = named(call, "deployment")
         label = word(json_body(await call.body(MOST_BODY)), "trainedModelLabel")
-        model = self._store.resource(MODEL, f"{project}/{label}")
-        if model is None:
-            raise missing(f"Project {project!r} has no model {label!r}.")
-        known = self._records.of(DEPLOYMENT, project)
-        if name not in known and len(known) >= MOST_DEPLOYMENTS:
-            raise full(f"A project has at most {MOST_DEPLOYMENTS} deployments.")
-        await self._deploy(project, name, model)
+        async with self._records.turn:
+            self._records.project(call)
+            model = self._store.resource(MODEL, f"{project}/{label}")
+            if model is None:
+                raise missing(f"Project {project!r} has no model {label!r}.")
+            known = self._records.of(DEPLOYMENT, project)
+            if name not in known and len(known) >= MOST_DEPLOYMENTS:
+                raise full(f"A project has at most {MOST_DEPLOYMENTS} deployments.")
+            await self._deploy(project, name, model)
         return await self._records.done(call, f"{BASE}/{project}/deployments/{name}/jobs")
 
     async def delete(self, call: Call) -> Response:
         """Take a deployment away."""
-        key, _ = self._records.deployment(call)
-        project, _, name = key.partition("/")
-        await self._store.undeploy(project, name)
-        await self._store.change(Change(DEPLOYMENT, key, None))
+        async with self._records.turn:
+            key, _ = self._records.deployment(call)
+            project, _, name = key.partition("/")
+            await self._store.undeploy(project, name)
+            await self._store.change(Change(DEPLOYMENT, key, None))
         return await self._records.done(call, f"{BASE}/{project}/deployments/{name}/jobs")
 
     async def swap(self, call: Call) -> Response:
         """Put the models of two deployments behind each other's."""
         project, _ = self._records.project(call)
-        body, known = json_body(await call.body(MOST_BODY)), self._records.of(DEPLOYMENT, project)
+        body = json_body(await call.body(MOST_BODY))
         names = [word(body, f"{which}DeploymentName") for which in ("first", "second")]
-        for name in names:
-            if name not in known:
-                raise missing(f"Project {project!r} has no deployment {name!r}.")
-        models = [self._store.resource(MODEL, f"{project}/{known[name]['label']}") for name in names]
-        for name, model in zip(names, reversed(models), strict=True):
-            if model is not None:
-                await self._deploy(project, name, model)
+        async with self._records.turn:
+            known = self._records.of(DEPLOYMENT, project)
+            for name in names:
+                if name not in known:
+                    raise missing(f"Project {project!r} has no deployment {name!r}.")
+            models = [self._store.resource(MODEL, f"{project}/{known[name]['label']}") for name in names]
+            for name, model in zip(names, reversed(models), strict=True):
+                if model is not None:
+                    await self._deploy(project, name, model)
         return await self._records.done(call, f"{BASE}/{project}/deployments/swap/jobs")
 
     async def _deploy(self, project: str, name: str, model: Mapping[str, Any]) -> None:

@@ -45,11 +45,12 @@ class TrainedModels:
 
     async def delete(self, call: Call) -> Response:
         """Forget a model."""
-        name, _ = self._records.model(call)
-        project, _, label = name.partition("/")
-        if any(one["label"] == label for one in self._records.of(DEPLOYMENT, project).values()):
-            raise conflict(f"Model {label!r} is deployed.")
-        await self._store.change(Change(MODEL, name, None), Change(SNAPSHOT, name, None))
+        async with self._records.turn:
+            name, _ = self._records.model(call)
+            project, _, label = name.partition("/")
+            if any(one["label"] == label for one in self._records.of(DEPLOYMENT, project).values()):
+                raise conflict(f"Model {label!r} is deployed.")
+            await self._store.change(Change(MODEL, name, None), Change(SNAPSHOT, name, None))
         return Response(status_code=204)
 
     async def load_snapshot(self, call: Call) -> Response:

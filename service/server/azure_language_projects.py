@@ -83,7 +83,7 @@ class Projects:
 
     async def delete(self, call: Call) -> Response:
         """Forget a project, with its models and deployments, and give up what it is learning."""
-        async with self._trainings.turn:
+        async with self._records.turn:
             name, _ = self._records.project(call)
             await self._trainings.forget(name)
             for deployment in self._records.of(DEPLOYMENT, name):

@@ -4,6 +4,7 @@ A project's parts are kept under `PROJECT/NAME`. An operation that is done when 
 job all the same, for a week.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,11 +24,16 @@ WEEK = 7 * 86_400.0  # seconds that jobs are told for
 
 
 class Records:
-    """What there is, as the paths of requests name it."""
+    """What there is, as the paths of requests name it, and the turn to change it.
+
+    Whoever trains, deploys or removes something looks and acts inside `async with records.turn`, so what he has seen
+    still holds when he acts.
+    """
 
     def __init__(self, store: Store, jobs: Jobs) -> None:
         self._store = store
         self._jobs = jobs
+        self.turn = asyncio.Lock()
 
     def project(self, call: Call) -> tuple[str, Mapping[str, Any]]:
         """The project of a request, by its name; raises `Refusal`."""

@@ -1,6 +1,5 @@
 """Azure Language's authoring: trainings, which are jobs that take as long as they take and leave a model."""
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,7 +39,6 @@ class Trainings:
     def __init__(self, jobs: Jobs, records: Records) -> None:
         self._jobs = jobs
         self._records = records
-        self.turn = asyncio.Lock()  # whoever begins a training, or deletes a project, has seen what there is
 
     def paths(self, gets: Window | None, others: Window | None) -> dict[str, dict[str, Operation]]:
         """What is done at which paths."""
@@ -74,7 +72,7 @@ class Trainings:
         if config not in (*CONFIGS, "latest"):
             raise invalid(f"trainingConfigVersion is to be one of {', '.join(CONFIGS)}.")
         options = evaluation_options(body.get("evaluationOptions"))
-        async with self.turn:
+        async with self._records.turn:
             self._records.project(call)  # which may have been deleted meanwhile
             if await self.under_way(name):
                 raise conflict("The project is being trained already.")

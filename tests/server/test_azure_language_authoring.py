@@ -193,6 +193,21 @@ async def test_of_trainings_asked_for_at_once_one_begins(serve_it: Any) -> None:
         assert len((await ask(server, "GET", "/p/train/jobs")).json()["value"]) == 1
 
 
+async def test_what_is_deployed_while_its_project_or_model_goes_is_gone_or_there(serve_it: Any) -> None:
+    async with serve_it() as server:
+        for path in ("/p", "/p/models/m1"):
+            await trained(server)
+            deploying = [ask(server, "PUT", f"/p/deployments/d{n}", {"trainedModelLabel": "m1"}) for n in range(6)]
+            answers = await asyncio.gather(*deploying[:3], ask(server, "DELETE", path), *deploying[3:])
+            assert {one.status_code for one in answers} <= {202, 204, 404, 409}
+            listed = await ask(server, "GET", "/p/deployments")
+            told = {one["deploymentName"] for one in listed.json().get("value", ())}
+            there = server.store.projects.get("p")
+            assert told == (set(there.deployments) if there else set())
+            models = (await ask(server, "GET", "/p/models")).json().get("value", [])
+            assert models or not told
+
+
 async def test_a_project_knows_nothing_of_one_that_had_its_name(serve_it: Any) -> None:
     async with serve_it(works=False) as server:
         await ask(server, "POST", "/p/:import", exported())
