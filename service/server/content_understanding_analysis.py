@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from service.server.content_understanding_wire import (
 from service.server.pages import Unreadable
 
 _RANGE = re.compile(r"[0-9]{1,6}(-([0-9]{1,6})?)?(,[0-9]{1,6}(-([0-9]{1,6})?)?){0,99}")
+_UNITS_OF_A_PAGE = 3_000  # of UTF-16, in a document that has no pages of its own
 _WIDTHS = {"utf16": "utf-16-le", "utf8": "utf-8"}
 
 
@@ -76,12 +78,22 @@ def _decoded(given: Mapping[str, Any]) -> bytes:
 
 
 def analyzed(about: Mapping[str, Any], content: bytes, containers: Containers) -> dict[str, Any]:
-    """The contents of a document, and how many pages they are of; raises `Unreadable` and `BlobMissing`."""
+    """The contents of a document, and how many pages they count as; raises `Unreadable` and `BlobMissing`."""
     document = pages.read(containers.read_url(about["url"]) if about["url"] else content)
     asked = [page for page in numbered(document) if _is_in(page.number, about.get("range"))]
     if not asked:
         raise Unreadable(f"the document has none of the pages {about['range']}")
-    return {"contents": _contents(document.kind, asked, about["config"], about["encoding"]), "pages": len(asked)}
+    return {
+        "contents": _contents(document.kind, asked, about["config"], about["encoding"]),
+        "pages": _charged(document.kind, asked),
+    }
+
+
+def _charged(kind: str, asked: Sequence[Page]) -> int:
+    """How many pages a document counts as in its usage."""
+    if kind == "application/pdf":
+        return len(asked)
+    return max(1, math.ceil(_length(whole(asked).text, "utf16") / _UNITS_OF_A_PAGE))
 
 
 def _contents(kind: str, asked: Sequence[Page], config: Mapping[str, Any], encoding: str) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ Behaviour chosen where the service's is not documented:
 * Spans count in the `stringEncoding` asked for. `markdown` is the plain text of the pages.
 * `range` is of pages, "1-3,5,9-", in an input or in the query of `:analyzeBinary`; a document that has none of them
   ends as one that cannot be read does. Inline, that is a 400 InvalidContent.
+* Usage counts the pages of a PDF, and 3,000 UTF-16 code units of any other document as a page, as documented, all at
+  the standard level.
 * An analyzer without categories gives the text alone. `baseAnalyzerId` and `models` are kept and mean nothing here.
 
 Rate, where such are kept: 3,000 operations a minute.

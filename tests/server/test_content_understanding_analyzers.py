@@ -145,6 +145,28 @@ async def test_pages_are_those_that_are_asked_for(server: Server, asked: str, nu
             assert part["category"] == segment["category"] == ("invoice", "complaint")[1 - part["startPageNumber"] % 2]
 
 
+@pytest.mark.parametrize(
+    ("text", "counted"),
+    [
+        ("x" * 3_000, 1),
+        ("x" * 3_001, 2),
+        ("\U0001f642" * 1_501, 2),
+        ("x\f" * 20, 1),
+        ("x" * 2_999 + "\f" + "x" * 2_999, 2),
+    ],
+)
+async def test_a_text_counts_as_pages_of_three_thousand_units(server: Server, text: str, counted: int) -> None:
+    await put(server, enableSegment=True)
+    assert (await analyzed(server, text.encode()))["usage"] == {"documentPagesStandard": counted}
+
+
+async def test_a_pdf_counts_as_the_pages_that_were_asked_for(server: Server) -> None:
+    await put(server)
+    document = pdf(["one", "two", "three"])
+    assert (await analyzed(server, document))["usage"] == {"documentPagesStandard": 3}
+    assert (await analyzed(server, document, range="2-"))["usage"] == {"documentPagesStandard": 2}
+
+
 async def test_pages_that_are_apart_are_not_one_segment(server: Server) -> None:
     await put(server, enableSegment=True)
     shown = await analyzed(server, pdf([INVOICE] * 4), range="1-2,4")
