@@ -29,6 +29,7 @@ from service.server import comprehend_tags
 from service.server.backend import Backend
 from service.server.comprehend import Action, Call, Failure
 from service.server.comprehend_account import Account, asked, made_before, token
+from service.server.comprehend_classifiers import ARN_KIND as CLASSIFIER
 from service.server.comprehend_classifiers import Classifiers, archive
 from service.server.comprehend_requests import (
     ACCOUNT,
@@ -224,7 +225,8 @@ def classify(job: Job, backend: Backend, s3: S3) -> Done:
                 s3.write(_output(about["given"], job.id), packed)
     except (ObjectError, ModelError) as error:
         return Done(State.FAILED, orjson.dumps(str(error)), {})
-    return Done(State.SUCCEEDED, None, {about["model"].partition("/")[0]: documents})
+    name = about["classifier"].partition(f":{CLASSIFIER}/")[2].partition("/")[0]
+    return Done(State.SUCCEEDED, None, {name: documents})
 
 
 def _documents(s3: S3, uri: str, *, per_file: bool) -> Iterator[Line]:

@@ -3,13 +3,17 @@
 import asyncio
 import itertools
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.server.comprehend_account import Quotas
-from service.server.comprehend_jobs import Line, batches, file_name
+from service.server.comprehend_jobs import KIND, Line, batches, file_name
 from service.server.s3 import S3, ObjectError
+from service.server.store import FILE_NAME
 from tests.server.comprehend import HERE, JOB, classifier, refused, well, worked
 from tests.server.conftest import BILLING, CRASH, Serve, Server
 from tests.server.test_sdk_comprehend import BUCKET, member
@@ -174,6 +178,26 @@ async def test_files_of_one_name_in_two_folders_are_told_apart(serve: Serve, s3:
         assert [(one["File"], one["Line"]) for one in lines] == [
             (f"{folder}/a.txt", line) for folder, line in itertools.product("xy", "01")
         ]
+
+
+async def test_a_job_that_an_earlier_version_accepted_is_done(
+    serve: Serve, s3: tuple[str, Any], tmp_path: Path
+) -> None:
+    url, bucket = s3
+    bucket.put_object(Bucket=BUCKET, Key="earlier/a.txt", Body=BILLING.encode())
+    where = {"InputDataConfig": {"S3Uri": f"s3://{BUCKET}/earlier/"}, "OutputDataConfig": {"S3Uri": f"s3://{BUCKET}"}}
+    async with serve(keys=(), s3=url, works=False) as server:
+        await classifier(server)
+        started = await well(server, "StartDocumentClassificationJob", **{**JOB, **where})
+        (job,) = await server.store.of_kind(KIND)
+    about = {key: value for key, value in json.loads(job.about).items() if key not in {"model", "token", "asked"}}
+    with closing(sqlite3.connect(tmp_path / "data" / FILE_NAME, isolation_level=None)) as connection:
+        connection.execute("UPDATE jobs SET about = ?", (json.dumps(about).encode(),))
+        connection.execute("PRAGMA user_version=2")
+    async with serve(keys=(), s3=url, works=False) as server:
+        assert await shown(server, started["JobId"])
+        await worked(server)
+        assert (await shown(server, started["JobId"]))["JobStatus"] == "COMPLETED"
 
 
 @pytest.mark.parametrize(
