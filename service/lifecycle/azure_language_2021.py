@@ -147,7 +147,8 @@ class PreviewLife:
                 return None
             trained_at = trained_at or clock()
             self._progress.advance(0.5)
-            evaluated = word((task.get("evaluationStatus") or {}).get("status"))
+            told = task.get("evaluationStatus")
+            evaluated = word(told.get("status") if isinstance(told, dict) else None)
             return evaluated in DONE | ENDED_BADLY | {""} or clock() > trained_at + _LONGEST_EVALUATION or None
 
         await until(look, self._progress.say)

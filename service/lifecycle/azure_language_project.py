@@ -80,11 +80,11 @@ class Project:
 
     async def models(self) -> list[Model]:
         """The models, those that are being trained first, then the newest."""
-        served: dict[object, list[str]] = {}
+        served: dict[str, list[str]] = {}
         for one in await self.all("deployments"):
-            served.setdefault(one.get("modelId"), []).append(str(one.get("deploymentName")))
+            served.setdefault(str(one.get("modelId")), []).append(str(one.get("deploymentName")))
         models = reversed(await self.all("models"))  # of one second, the service tells the newest last
-        trained = [trained_model(one, tuple(served.get(one.get("modelId"), ()))) for one in models]
+        trained = [trained_model(one, tuple(served.get(str(one.get("modelId")), ()))) for one in models]
         under_way = [training_model(job) for job in await self.all("train/jobs") if is_pending(job)]
         return under_way + sorted(trained, key=lambda one: one.trained_at or "", reverse=True)
 

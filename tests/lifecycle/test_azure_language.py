@@ -378,6 +378,17 @@ async def test_rows_that_nothing_can_be_learnt_from_reach_no_service(folder: Pat
 # Answers that are odd
 
 
+@pytest.mark.parametrize("odd", [[], {}, [{}], 7, None])
+async def test_models_with_odd_ids_are_listed_all_the_same(odd: object, replay: Replay, tmp_path: Path) -> None:
+    replay.answer(
+        Reply(200, {"value": [{"deploymentName": "production", "modelId": odd}]}),
+        Reply(200, {"value": [{"label": "one", "modelId": odd}]}),
+        Reply(200, {"value": []}),
+    )
+    async with life(branch(replay.url, tmp_path, "p")) as it:
+        assert [(each.name, each.deployed_as) for each in await it.list()] == [("one", ("production",))]
+
+
 async def test_pages_are_followed_where_they_are_the_services_own(replay: Replay, tmp_path: Path) -> None:
     model = {"label": "one", "modelId": "1", "lastTrainedDateTime": "2026-11-01T00:00:00Z"}
     newer = {"label": "two", "modelId": "2", "lastTrainedDateTime": "2026-11-02T00:00:00Z"}

@@ -149,6 +149,7 @@ ENDINGS: dict[str, tuple[list[dict[str, Any]], str]] = {
         "",
     ),
     "no evaluation": ([{**JOB, "tasks": [{}]}], ""),
+    "an odd evaluation": ([{**JOB, "tasks": [{"evaluationStatus": ["completed"]}]}], ""),
     "failed": ([RUNNING, FAILED], r"m was not trained \(failed\): InvalidArgument: odd"),
     "cancelled": ([{**JOB, "status": "cancelled"}], r"m was not trained \(cancelled\): no reason is given"),
 }
