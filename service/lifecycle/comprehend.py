@@ -332,6 +332,7 @@ async def endpoints(client: Client, **wanted: str) -> list[Endpoint]:
 
 async def _pages(client: Client, operation: str, member: str, asked: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
+    seen: set[str] = set()
     after: dict[str, str] = {}
     while True:
         answer = await _called(client, operation, MaxResults=_PAGE, **asked, **after)
@@ -339,9 +340,13 @@ async def _pages(client: Client, operation: str, member: str, asked: Mapping[str
         if not isinstance(listed, list):
             raise client.malformed("no list")
         found += listed
-        if not answer.get("NextToken"):
+        token = answer.get("NextToken")
+        if not token:
             return found
-        after = {"NextToken": answer["NextToken"]}
+        if token in seen:
+            raise client.malformed("pages without an end")
+        seen.add(token)
+        after = {"NextToken": token}
 
 
 async def _called(client: Client, operation: str, **parameters: Any) -> dict[str, Any]:
@@ -369,13 +374,17 @@ def _classifier(shown: Mapping[str, Any]) -> Classifier:
 
 
 def _endpoint(shown: Mapping[str, Any]) -> Endpoint:
-    model, units = str(shown.get("ModelArn", "")), int(shown.get("CurrentInferenceUnits") or 0)
+    model, units = str(shown.get("ModelArn", "")), _number(shown.get("CurrentInferenceUnits"))
     return Endpoint(
         str(shown.get("EndpointArn", "")),
         str(shown.get("Status", "")),
         model,
         str(shown.get("DesiredModelArn") or model),
         units,
-        int(shown.get("DesiredInferenceUnits") or units),
+        _number(shown.get("DesiredInferenceUnits")) or units,
         str(shown.get("Message", "")),
     )
+
+
+def _number(told: object) -> int:
+    return told if isinstance(told, int) else 0

@@ -125,8 +125,12 @@ class CustomCategory:
     async def listed(self) -> list[Version]:
         """The newest version of each category of the resource."""
         found: list[Version] = []
+        seen: set[str] = set()
         url: str | None = self._url()
         while url is not None:
+            if url in seen:
+                raise self._resource.malformed("pages without an end")
+            seen.add(url)
             answer = await answered(lambda url=url: self._successful("GET", url), self._say)  # type: ignore[misc]
             found += self._versions(answer)
             page = json_of(answer)

@@ -69,8 +69,12 @@ class Described:
     async def listed(self) -> list[Made]:
         """All of the resource."""
         found: list[Made] = []
+        seen: set[str] = set()
         url: str | None = self._resource.url(f"/{self._kind}s", **self._version)
         while url is not None:
+            if url in seen:
+                raise self._resource.malformed("pages without an end")
+            seen.add(url)
             page = await answered(lambda url=url: self._resource.described(url), self._say)  # type: ignore[misc]
             value = page.get("value")
             if not isinstance(value, list):

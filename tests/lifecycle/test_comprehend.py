@@ -12,7 +12,7 @@ import pytest
 
 from service import aws, settings
 from service.aws import PacedAws
-from service.errors import Misconfigured
+from service.errors import Misconfigured, Unavailable
 from service.lifecycle.comprehend import Classifiers, Deployment, Plan, endpoints
 from service.limits import Limits
 from service.model.examples import Example, ExamplesError
@@ -341,6 +341,22 @@ async def test_lists_come_page_by_page(replay: Replay) -> None:
     async with clients(replay.url, replay.url) as (client, storage):
         assert len(await Classifiers("tickets", client, storage, str).listed()) == 1
     assert service.bodies[1]["NextToken"] == "t"
+
+
+async def test_pages_without_an_end_are_an_outage(replay: Replay) -> None:
+    replay.otherwise = Service(ListDocumentClassifiers=well(DocumentClassifierPropertiesList=[], NextToken="t"))
+    async with clients(replay.url, replay.url) as (client, storage):
+        with pytest.raises(Unavailable, match="pages without an end"):
+            await Classifiers("tickets", client, storage, str).listed()
+
+
+async def test_odd_units_are_none(replay: Replay) -> None:
+    odd = endpoint("IN_SERVICE", CurrentInferenceUnits="many", DesiredInferenceUnits=[])
+    replay.otherwise = Service(DescribeEndpoint=odd)
+    async with clients(replay.url, replay.url) as (client, _):
+        found = await Deployment(ENDPOINT_ARN, client, str).found()
+    assert found is not None
+    assert (found.units, found.wanted_units) == (0, 0)
 
 
 # Rows as a table -----------------------------------------------------------------------------------

@@ -347,6 +347,9 @@ async def test_lists_come_page_by_page_and_from_nowhere_else(replay: Replay, htt
     replay.answer(Reply(200, {**page, "nextLink": "https://elsewhere.example/"}))
     with pytest.raises(Misconfigured, match="another scheme, host or port"):
         await category.listed()
+    replay.otherwise = lambda _: Reply(200, {**page, **following})
+    with pytest.raises(Unavailable, match="pages without an end"):
+        await category.listed()
 
 
 def test_harm_categories_are_nobodys_to_train(http: PacedClient) -> None:

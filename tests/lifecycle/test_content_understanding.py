@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from service import settings
-from service.errors import Misconfigured
+from service.errors import Misconfigured, Unavailable
 from service.lifecycle.content_understanding import Described, categories_in
 from service.transport import PacedClient
 from tests.lifecycle.documents import classes
@@ -171,6 +171,9 @@ async def test_lists_come_page_by_page(replay: Replay, http: PacedClient) -> Non
     following = {"nextLink": "http://{host}/contentunderstanding/classifiers?after=papers"}
     replay.answer(Reply(200, {"value": [made("ready").body], **following}), Reply(200, {"value": [made("ready").body]}))
     assert len(await Described(branch(replay.url), http, str).listed()) == 2
+    replay.otherwise = lambda _: Reply(200, {"value": [], **following})
+    with pytest.raises(Unavailable, match="pages without an end"):
+        await Described(branch(replay.url), http, str).listed()
 
 
 # Files of categories -------------------------------------------------------------------------------
