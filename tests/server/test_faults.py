@@ -1,4 +1,5 @@
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,12 @@ def test_the_examples_of_the_module_are_rules() -> None:
     blocks = (faults.__doc__ or "").split("::\n\n")[2:]
     examples = ["\n".join(line for line in block.splitlines() if line.startswith("    ")) for block in blocks]
     assert [len(parse(yaml.load(example, faults._Loader))) for example in examples] == [3, 2, 2]  # noqa: S506
+
+
+def test_the_examples_of_the_readme_are_rules() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (given,) = re.findall(r"```yaml\n(- \{on: .+?)```", readme, re.DOTALL)
+    assert len(parse(yaml.load(given, faults._Loader))) == len(given.splitlines())  # noqa: S506  as above
 
 
 @pytest.mark.parametrize("content", [None, "- {on: [", "nonsense", "- {status: 1}"])
