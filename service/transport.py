@@ -1,5 +1,6 @@
 """The HTTP client of an account: every request is paced by the account's limits, and measured."""
 
+import asyncio
 import socket
 import ssl
 import time
@@ -43,8 +44,8 @@ class PacedClient:
     TLS.
 
     An exchange that is cancelled is not waited for, but pyreqwest cannot break it off: it goes on by itself and keeps
-    its connection until it ends, at the latest after `request_timeout`. No request is sent twice, unless nothing of it
-    has been sent.
+    its connection until it ends, at the latest after `request_timeout`. A cancellation that comes in with the answer is
+    lost on pyreqwest, and made good here. No request is sent twice, unless nothing of it has been sent.
     """
 
     def __init__(
@@ -76,13 +77,16 @@ class PacedClient:
         """
         await self._limits.request()
         operation = "cancel" if method == "POST" and not content else _OPERATIONS.get(method, "other")
-        began = time.monotonic()
+        began, cancellations = time.monotonic(), _cancellations()
         try:
             answer = await self._answer(method, url, headers, content)
         except httpx.RequestError as error:
             self._telemetry.request(operation, "error", time.monotonic() - began)
             self._telemetry.error(operation, kind_of(error))
             raise
+        finally:
+            if _cancellations() > cancellations:
+                raise asyncio.CancelledError
         self._telemetry.request(operation, _CLASSES[answer.status_code // 100], time.monotonic() - began)
         if answer.status_code >= 400:
             self._telemetry.error(operation, kind_of_status(answer.status_code))
@@ -129,6 +133,12 @@ class _Headers(Mapping[str, str]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _cancellations() -> int:
+    """How often it was asked that the running task be cancelled."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _text(response: Response, name: str) -> str | None:

@@ -1,8 +1,12 @@
 import asyncio
 import gzip
+import socket
 import ssl
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -279,3 +283,38 @@ async def test_a_connection_that_was_closed_meanwhile_costs_no_answer() -> None:
             with pytest.raises(httpx.RemoteProtocolError):
                 await http.exchange("POST", url, {}, b"body")
             assert heard == [b"POST / HTTP/1.1\r\n"]
+
+
+class Slow:
+    """A server in a thread of its own that answers each request when it is told to."""
+
+    def __init__(self) -> None:
+        self.heard, self.may_answer, self.has_answered = (threading.Semaphore(0) for _ in range(3))
+
+    def serve(self, listening: socket.socket, times: int) -> None:
+        for _ in range(times):
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                self.heard.release()
+                self.may_answer.acquire()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+                self.has_answered.release()
+
+
+async def test_a_cancellation_is_heard_also_when_the_answer_is_there_already() -> None:
+    times, slow, cancelled = 20, Slow(), list[bool]()
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor() as threads:
+        serving = threads.submit(slow.serve, listening, times)
+        async with client(on_this_machine=True) as http:
+            for _ in range(times):
+                asked = asyncio.create_task(http.exchange("GET", f"http://127.0.0.1:{listening.getsockname()[1]}/", {}))
+                await asyncio.to_thread(slow.heard.acquire)
+                slow.may_answer.release()
+                slow.has_answered.acquire()  # the event loop hears nothing of the answer meanwhile,
+                time.sleep(0.01)  # noqa: ASYNC251  which a thread of the client's has
+                asked.cancel()
+                await asyncio.wait([asked])
+                cancelled.append(asked.cancelled())
+        serving.result(10)
+    assert cancelled == [True] * times
