@@ -113,9 +113,7 @@ class Ledger:
 
     async def note(self, job: Job, documents: Sequence[Document]) -> None:
         """Note a job that was submitted; when this returns, that is safe. Raises Misconfigured."""
-        if (
-            job.submitted_at <= self._clock
-        ):  # another worker's clock is ahead of ours; this job is the newer for all that
+        if job.submitted_at <= self._clock:  # by a clock that is ahead of ours; this job is the newer for all that
             job = job._replace(submitted_at=self._clock + 0.001)
         ours = [note for note in notes.notes_of(job, documents) if note.partition in self._notes]
         for note in ours:

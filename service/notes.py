@@ -1,7 +1,7 @@
 """What is noted of a job, so that whoever has its documents next asks after it instead of paying again. Pure.
 
-A note tells which documents a job holds by where they stand and what they are like (a checksum), never by
-what is in them. A job whose documents come from several partitions has a note in each: they may have different owners.
+A note tells which documents a job holds by where they stand and what they are like (a checksum), never by what is in
+them. A job whose documents come from several partitions has a note in each: they may have different owners.
 """
 
 from bisect import bisect_right
@@ -32,8 +32,8 @@ class Job(NamedTuple):
 class Note(NamedTuple):
     """The documents that a job has of one partition.
 
-    `claims` have, by offset, a document's number in the job and the checksum of its record; `last` is the highest
-    offset, and `key` tells a note from the others of its partition.
+    `claims` have, by offset, a document's number in the job and the checksum of its text and language; `last` is the
+    highest offset, and `key` tells a note from the others of its partition.
     """
 
     job: Job

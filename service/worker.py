@@ -33,7 +33,6 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
         await check_topics(settings)
         for stream in settings.streams:
             await accounts.probe(ready[name] for name in stream.classify_with)
-        ledgers = [await _ledger(settings, stream, sink) for stream in settings.streams]
         async with asyncio.TaskGroup() as streams:
             lag = streams.create_task(telemetry.watch_event_loop())
             running = [
@@ -45,10 +44,10 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
                         Dispatcher([ready[name] for name in stream.classify_with], stream.priority),
                         telemetry=telemetry,
                         stop=stop,
-                        ledger=ledger,
+                        ledger=_ledger(settings, stream, sink),
                     )
                 )
-                for stream, ledger in zip(settings.streams, ledgers, strict=True)
+                for stream in settings.streams
             ]
             settle_memory()
             log.info("started", streams=[stream.name for stream in settings.streams], health=url)
@@ -64,11 +63,10 @@ def _source(connection: Kafka, stream: Stream, telemetry: Telemetry) -> kafka.Ka
     return kafka.KafkaSource(connection, stream.input)
 
 
-async def _ledger(settings: Settings, stream: Stream, sink: Sink) -> Ledger:
-    if not (settings.notes_jobs(stream)):
+def _ledger(settings: Settings, stream: Stream, sink: Sink) -> Ledger:
+    if not settings.notes_jobs(stream):
         return Ledger(NoShelf())
     topic = stream.topic_of_jobs(settings.kafka.group_id)
-    await kafka_notes.prepare(settings.kafka, topic, stream.input)
     return Ledger(kafka_notes.KafkaNotes(settings.kafka, topic, sink))
 
 

@@ -61,9 +61,9 @@ class KafkaNotes:
                 return [note for _, note in found if note is not None]
         return []
 
-    async def write(self, notes: Sequence[Note]) -> None:
+    async def write(self, kept: Sequence[Note]) -> None:
         """As `ledger.Shelf.write`."""
-        if too_large := await self._sink.publish([self._message(note, written) for note, written in _written(notes)]):
+        if too_large := await self._sink.publish([self._message(note, notes.written(note)) for note in kept]):
             log.warning(
                 "note_too_large",
                 topic=self._topic,
@@ -71,18 +71,17 @@ class KafkaNotes:
                 advice="raise its max.message.bytes; a restart pays for this job again",
             )
 
-    async def erase(self, notes: Sequence[Note]) -> None:
+    async def erase(self, erased: Sequence[Note]) -> None:
         """As `ledger.Shelf.erase`."""
-        await self._sink.publish(self.erasing(notes))
+        await self._sink.publish(self.erasing(erased))
 
-    def erasing(self, notes: Sequence[Note]) -> list[Message]:
+    def erasing(self, erased: Sequence[Note]) -> list[Message]:
         """As `ledger.Shelf.erasing`."""
-        return [self._message(note, None) for note in notes]
+        return [self._message(note, None) for note in erased]
 
     def _message(self, note: Note, value: bytes | None) -> Message:
-        there = Position(
-            self._topic, note.partition.number, note.last
-        )  # as if from this very topic: its partition is not hashed
+        # As if it came from this very topic: then it goes to the same partition, whatever is known of the input's.
+        there = Position(self._topic, note.partition.number, note.last)
         return Message(self._topic, note.key.encode(), value, (), there)
 
     async def _kept(self, partitions: Sequence[int]) -> dict[tuple[int, bytes | None], bytes]:
@@ -143,7 +142,7 @@ async def _have(kafka: settings.Kafka, topic: str, like: str, *, validate_only: 
                 f" {wanted}: it needs as many; delete it, or name another by jobs_topic"
             )
         if not here:
-            copies = max((len(each["replicas"]) for each in shape.get(like, ())), default=1)
+            copies = max(len(each["replicas"]) for each in shape[like])
             new = NewTopic(topic, wanted, copies, topic_configs=_CONFIG)
             made = await admin.create_topics([new], validate_only=validate_only)
             _look(made.topic_errors, f"kafka: the topic {topic!r}, which keeps the jobs under way, cannot be made")
@@ -163,7 +162,3 @@ def _look(errors: Iterable[Sequence[object]], problem: str) -> None:
         failure = for_code(code)
         if code and failure is not TopicAlreadyExistsError:
             raise Misconfigured(f"{problem}: {failure.__name__}; make it by hand, or set note_jobs to false")
-
-
-def _written(kept: Sequence[Note]) -> list[tuple[Note, bytes]]:
-    return [(note, notes.written(note)) for note in kept]
