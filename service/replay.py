@@ -102,6 +102,8 @@ async def replay(
     run, began = _Run(stream, wanted), time.monotonic()
     group = f"{connection.group_id}.replay.{stream.name}"
     async with kafka_letters.opened(connection, stream.dead_letter, group) as letters:
+        if not wanted.dry_run:
+            await letters.take_over()
         ahead = run.begin(await letters.committed(), await letters.extents(wanted.since, wanted.until))
         letters.go_to(ahead)
         advance = progress(sum(end - begin for begin, end in ahead.values()))

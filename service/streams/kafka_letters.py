@@ -6,6 +6,8 @@ What aiokafka 0.14 does that the code here guards against:
 
 * A transaction in which a message fails leaves a gap in its producer's sequence numbers. So that producer is replaced,
   and the one that follows aborts whatever was left open.
+* It reads a commit of which the broker has promised the end and not seen to it yet, as after a crash, as if there were
+  none. So a run begins with a transaction of its own, which waits for the end of that.
 * While no broker answers, it waits for ever. So a transaction is bounded by `kafka.request_timeout`, as is a silence.
 """
 
@@ -60,6 +62,13 @@ class Letters:
         self._consumer = consumer
         self._producer: AIOKafkaProducer | None = None
         self._ends: dict[TopicPartition, int] = {}
+
+    async def take_over(self) -> None:
+        """End what an earlier run may have left open: what is committed is known for certain only afterwards.
+
+        Raises Misconfigured and Unavailable.
+        """
+        await self._transact([], {}, alone=False)
 
     async def committed(self) -> dict[Partition, Mark]:
         """What has been committed. Raises Unavailable."""
