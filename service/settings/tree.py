@@ -36,8 +36,6 @@ class Settings(Branch):
     """The whole tree; see `config/triage.yaml` for every setting with its reason."""
 
     kafka: Kafka
-    delivery: Literal["at_least_once"] = "at_least_once"
-    """A result is published before its offset is committed: none is lost, some may come twice."""
     accounts: Annotated[dict[str, Account], Field(min_length=1)]
     streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
     health: Health = Health()
