@@ -8,7 +8,7 @@ the commit's metadata to say so of a result, that result waits until there is.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -139,7 +139,10 @@ class AtLeastOnce:
 
 
 class ExactlyOnce:
-    """Holds what is finished until the next commit, which publishes it with the offsets in one transaction."""
+    """Holds what is finished until the next commit, which publishes it with the offsets in one transaction.
+
+    A partition is another's as soon as a transaction is `fenced`, whatever the group says of it yet.
+    """
 
     def __init__(
         self,
@@ -149,12 +152,14 @@ class ExactlyOnce:
         *,
         ledger: Ledger,
         telemetry: StreamTelemetry,
+        fenced: Callable[[Partition], None],
     ) -> None:
         self._stream = stream
         self._transactions = transactions
         self._offsets = offsets
         self._ledger = ledger
         self._telemetry = telemetry
+        self._fenced = fenced
         self._held: dict[Partition, list[_Held]] = {}
         self._turn = asyncio.Lock()
 
@@ -198,9 +203,7 @@ class ExactlyOnce:
         except Fenced as error:
             log.warning("partition_fenced", topic=partition.topic, partition=partition.number, reason=str(error))
             self._telemetry.committed("fenced", time.monotonic() - began)
-            self._offsets.forget([partition])
-            self._ledger.forget([partition])
-            self.forget([partition])
+            self._fenced(partition)
             return
         self._offsets.resolve(records)
         self._offsets.committed({partition: mark})

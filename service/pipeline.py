@@ -140,7 +140,9 @@ class _Work:
         self.batcher = Batcher(self.batch_size, characters, stream.batch.wait)
         self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes, source.metadata_limit)
         self._delivery: Delivery = (
-            ExactlyOnce(stream, source, self.offsets, ledger=ledger, telemetry=self._telemetry)
+            ExactlyOnce(
+                stream, source, self.offsets, ledger=ledger, telemetry=self._telemetry, fenced=self._let_go_at_once
+            )
             if isinstance(source, Transactions)
             else AtLeastOnce(stream, source, sink, self.offsets, ledger=ledger, telemetry=self._telemetry)
         )
@@ -233,8 +235,16 @@ class _Work:
             else:
                 self.offsets.abandon(document.record for document in batch.documents if is_given_up(document))
 
-    def _cancel_what_is_not_ours(self) -> None:
-        """End batches none of whose documents is ours any more: whoever has them asks after the same jobs."""
+    def _let_go_at_once(self, partition: Partition) -> None:
+        """Stop work on a partition that was taken from us unasked."""
+        self.give_up_waiting([partition])
+        self._forget([partition])
+
+    def _forget(self, partitions: Sequence[Partition]) -> None:
+        """Let go of partitions, and end batches that have nothing of ours left: the next owner asks after the jobs."""
+        self._delivery.forget(partitions)
+        self._ledger.forget(partitions)
+        self.offsets.forget(partitions)
         for batch, task in self._batches.items():
             if not self.offsets.owned(document.record for document in batch.documents):
                 task.cancel()
@@ -339,10 +349,7 @@ class _Work:
         self.give_up_waiting(partitions)
         drained = await self.offsets.wait_idle(partitions, self._stream.drain)
         await self._commit_at_last()
-        self._delivery.forget(partitions)
-        self._ledger.forget(partitions)
-        self.offsets.forget(partitions)
-        self._cancel_what_is_not_ours()
+        self._forget(partitions)
         self._dispatcher.share(len(self.offsets.partitions), self._source.partitions())
         self._telemetry.rebalanced("revoked", _now() - began)
         log.info(

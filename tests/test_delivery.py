@@ -18,7 +18,7 @@ from service.settings import Stream
 from service.streams.memory import MemorySink, TransactionalMemorySource
 from service.telemetry import Telemetry
 from tests.classifiers import UNWANTED, FirstWord, account
-from tests.clock import virtual_time
+from tests.clock import now, virtual_time
 from tests.records import INPUT, record, written
 
 OTHER = Partition("incoming", 1)
@@ -62,9 +62,15 @@ class Desk:
         self.offsets = Offsets(10_000, 10**9, metadata_limit)
         self.telemetry = Telemetry()
         events = self.telemetry.stream("incoming", lambda: None)  # type: ignore[arg-type,return-value]
-        self.delivery = ExactlyOnce(STREAM, self.broker, self.offsets, ledger=Ledger(NoShelf()), telemetry=events)
+        self.delivery = ExactlyOnce(
+            STREAM, self.broker, self.offsets, ledger=Ledger(NoShelf()), telemetry=events, fenced=self._let_go
+        )
         for partition in (INPUT, OTHER):
             self.offsets.assign(partition, None)
+
+    def _let_go(self, partition: Partition) -> None:
+        self.offsets.forget([partition])
+        self.delivery.forget([partition])
 
     def read(self, *offsets: int, partition: Partition = INPUT) -> dict[int, Record]:
         records = self.offsets.track([record(offset, partition=partition) for offset in offsets])
@@ -204,3 +210,22 @@ async def test_the_pipeline_delivers_through_transactions_where_the_source_has_t
     assert sorted(message.source.offset for message in sink.messages) == list(range(62))
     assert {message.source.offset for message in sink.to("dead")} == {3, 5, 13, 23, 33, 43, 53, 60, 61}
     assert source.committed == {INPUT: Mark(62)}
+
+
+class Taken(TransactionalMemorySource):
+    """A source whose partition is another's after a while, which nobody has told us of."""
+
+    async def transact(self, partition: Partition, mark: Mark, messages: Sequence[Message]) -> list[Message]:
+        if now() > 0.3:
+            raise Fenced("another has it")
+        return await super().transact(partition, mark, messages)
+
+
+@virtual_time
+async def test_nothing_more_is_asked_for_once_a_partition_is_anothers() -> None:
+    sink, classifier = MemorySink(), FirstWord(seconds=0.1)
+    source = Taken(sink, [written(i, f"billing {i}") for i in range(100)])
+    dispatcher = Dispatcher([account(classifier, in_flight=1)])
+    await run(STREAM, source, sink, dispatcher, telemetry=Telemetry(), stop=asyncio.Event())
+    assert 2 <= len(classifier.calls) <= 5  # of twenty: those until the first transaction that was refused
+    assert len(sink.to("classified")) <= 15
