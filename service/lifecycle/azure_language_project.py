@@ -13,6 +13,7 @@ import orjson
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured
 from service.failures import At
+from service.lifecycle.pages import Pages
 from service.lifecycle.training_data import unquoted
 from service.lifecycle.verbs import Model
 from service.lifecycle.waiting import Say, answered, until
@@ -63,19 +64,14 @@ class Project:
 
     async def look_all(self, path: str) -> list[Shown]:
         """As `all`, asking once for each page."""
-        page, found, seen = await self.look(path), list[Shown](), set[str]()
+        page, found, pages = await self.look(path), list[Shown](), Pages(self._resource)
         while page is not None:
             value = page.get("value")
             if not (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
                 raise self._resource.malformed("a list of another shape")
             found += value
-            if page.get("nextLink") is None:
-                break
-            link = self._resource.ours(page["nextLink"])
-            if link in seen:
-                raise self._resource.malformed("pages without an end")
-            seen.add(link)
-            page = self._read(await self._resource.ask("GET", link))
+            link = pages.after(page)
+            page = self._read(await self._resource.ask("GET", link)) if link else None
         return found
 
     async def models(self) -> list[Model]:

@@ -22,6 +22,7 @@ from service.errors import CallFailed, JobLost, Misconfigured, Unavailable
 from service.failures import At
 from service.lifecycle import training_data
 from service.lifecycle.containers import Container
+from service.lifecycle.pages import Pages
 from service.lifecycle.verbs import Deployed, Doomed, Evaluation, Labelled, Model, Trained, Wanted, only
 from service.lifecycle.waiting import Say, answered, changes, until
 from service.model.examples import Example
@@ -125,17 +126,12 @@ class CustomCategory:
     async def listed(self) -> list[Version]:
         """The newest version of each category of the resource."""
         found: list[Version] = []
-        seen: set[str] = set()
+        pages = Pages(self._resource)
         url: str | None = self._url()
         while url is not None:
-            if url in seen:
-                raise self._resource.malformed("pages without an end")
-            seen.add(url)
             answer = await answered(lambda url=url: self._successful("GET", url), self._say)  # type: ignore[misc]
             found += self._versions(answer)
-            page = json_of(answer)
-            following = page.get("nextLink") if isinstance(page, dict) else None
-            url = None if following is None else self._resource.ours(following)
+            url = pages.after(json_of(answer))
         return found
 
     async def delete(self, number: int | None) -> None:

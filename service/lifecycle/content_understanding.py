@@ -22,6 +22,7 @@ import yaml
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured
 from service.failures import At
+from service.lifecycle.pages import Pages
 from service.lifecycle.verbs import Deployed, Doomed, Evaluation, Labelled, Model, Trained, Wanted, only
 from service.lifecycle.waiting import Say, answered, changes, until
 from service.progress import Waiting
@@ -69,18 +70,15 @@ class Described:
     async def listed(self) -> list[Made]:
         """All of the resource."""
         found: list[Made] = []
-        seen: set[str] = set()
+        pages = Pages(self._resource)
         url: str | None = self._resource.url(f"/{self._kind}s", **self._version)
         while url is not None:
-            if url in seen:
-                raise self._resource.malformed("pages without an end")
-            seen.add(url)
             page = await answered(lambda url=url: self._resource.described(url), self._say)  # type: ignore[misc]
             value = page.get("value")
             if not isinstance(value, list):
                 raise self._resource.malformed(f"no list of {self._kind}s")
             found += [self._made(each) for each in value]
-            url = None if page.get("nextLink") is None else self._resource.ours(page["nextLink"])
+            url = pages.after(page)
         return found
 
     async def delete(self) -> None:
