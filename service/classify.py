@@ -86,7 +86,8 @@ async def classify(
 
         async with asyncio.TaskGroup() as tasks:
             reporting = tasks.create_task(report())
-            dispatcher = Dispatcher([ready[name] for name in stream.classify_with])
+            asked = [ready[name] for name in stream.classify_with]
+            dispatcher = Dispatcher(asked, stream.priority, stream.document.most_parts)
             ledger = Ledger(notes or NoShelf())
             await pipeline.run(stream, files, files, dispatcher, telemetry=telemetry, stop=stop, ledger=ledger)
             reporting.cancel()

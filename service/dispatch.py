@@ -17,12 +17,13 @@ from typing import Protocol, runtime_checkable
 import structlog
 
 from service.admission import Stream
-from service.batches import Batcher
-from service.documents import Document, Outcome, Reason, Refused
+from service.batches import Most, packed
+from service.documents import Document, Outcome, Reason, Refused, bytes_of
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.jobs import JobProvider, PollTimes, follow
 from service.limits import Limits
 from service.notes import Job
+from service.parts import merged, split
 from service.telemetry import AccountStatistics, AccountTelemetry
 
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0
@@ -31,6 +32,9 @@ MOST_LOSSES = 4
 """Jobs that a batch, or at last a document, may lose while others are answered, before it is taken to be the cause."""
 _NOTE_PATIENCE = 5.0
 """Seconds that a job's note may still take where the batch is given up."""
+_MOST_FAILURES = 3
+"""Failures in a row after which an account that has begun a document in parts is not waited for, if another is well."""
+_BYTES_OF_A_CHARACTER = 4  # at most
 LONGEST_QUIET = 3600.0
 """Seconds that a `Retry-After` is believed: a slip in one header must not silence an account for years."""
 
@@ -51,8 +55,18 @@ class Provider(Protocol):
         ...
 
     @property
+    def bytes_per_call(self) -> int:
+        """The most bytes that its texts may have in UTF-8."""
+        ...
+
+    @property
     def characters_per_document(self) -> int:
         """The most characters that one document may have."""
+        ...
+
+    @property
+    def bytes_per_document(self) -> int:
+        """The most bytes that its text may have in UTF-8."""
         ...
 
     @property
@@ -90,12 +104,19 @@ class JobNotes(Protocol):
         """Note a job that was submitted; when this returns, that is safe. Raises Misconfigured."""
         ...
 
+    def claimed(self, part: Document, account: str) -> tuple[Job, int] | None:
+        """The job of an earlier life that an account has a part of a document in, and its number there; told once."""
+        ...
+
 
 class Unnoted:
     """Where nothing is noted."""
 
     async def note(self, job: Job, documents: Sequence[Document]) -> None:
         """As `JobNotes.note`."""
+
+    def claimed(self, part: Document, account: str) -> None:
+        """As `JobNotes.claimed`."""
 
 
 _UNNOTED = Unnoted()
@@ -130,9 +151,22 @@ class Account:
         self._job_deadline = job_deadline
         self._poll_times = PollTimes()
 
-    def fits(self, characters: int) -> bool:
-        """Whether the account takes a document of so many characters at all."""
-        return characters <= self.provider.characters_per_document
+    @property
+    def most(self) -> Most:
+        """What one call may hold."""
+        provider = self.provider
+        return Most(provider.documents_per_call, provider.characters_per_call, provider.bytes_per_call)
+
+    def takes(self, text: str) -> bool:
+        """Whether the account takes a text of that length at all."""
+        characters, most = len(text), self.provider.bytes_per_document
+        return characters <= self.provider.characters_per_document and (
+            characters * _BYTES_OF_A_CHARACTER <= most or bytes_of(text) <= most
+        )
+
+    def cut(self, text: str, most_parts: int) -> list[str] | None:
+        """A text in parts that the account takes; None where those would be too many."""
+        return split(text, self.provider.characters_per_document, self.provider.bytes_per_document, most_parts)
 
     async def classify(self, documents: Sequence[Document], notes: JobNotes) -> list[Outcome]:
         """One outcome for each document; errors as in `service.errors`, and the account takes note of them."""
@@ -160,6 +194,11 @@ class Account:
         self.answered_at = _now()
         self.telemetry.answered(outcomes)
         return outcomes
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it is not worth waiting for."""
+        return self._failures >= _MOST_FAILURES or self.limits.quiet_for > LONGEST_BACK_OFF
 
     @property
     def is_on_trial(self) -> bool:
@@ -236,7 +275,7 @@ class Account:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Documents that are asked for together; `asked` while they are out at an account, so worth waiting for.
+    """Documents that are asked for together, by as many `calls` as are out at accounts just now.
 
     `asked_at` is when they first were, as Unix time; `answered` is whether a part of them has its answer. `job` is one
     of an earlier life that has them already, under these `numbers`.
@@ -245,19 +284,24 @@ class Batch:
     documents: Sequence[Document]
     job: Job | None = None
     numbers: Sequence[int] = ()
-    asked: bool = False
+    calls: int = 0
     answered: bool = False
     asked_at: float | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is out at an account, so worth waiting for."""
+        return self.calls > 0
 
     @contextmanager
     def out(self) -> Iterator[None]:
         """Mark the batch as asked for the length of the block."""
-        self.asked = True
+        self.calls += 1
         self.asked_at = self.asked_at or time.time()
         try:
             yield
         finally:
-            self.asked = False
+            self.calls -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,16 +320,61 @@ class Answer:
         return self.account.limits.tariff.cost(self.outcomes)
 
 
-class Dispatcher:
-    """The accounts of a stream, in order of preference, and its priority among the streams that ask them, too."""
+class _Elsewhere(Exception):
+    """The account that has begun a document in parts is down, and another is well."""
 
-    def __init__(self, accounts: Sequence[Account], priority: float = 1.0) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Able:
+    """Accounts that take some documents, in order of preference; the one that has `begun` alone, until it is down."""
+
+    accounts: Sequence[Account]
+    begun: Account | None = None
+
+    async def ready(self) -> Account:
+        """The first that is well. Raises _Elsewhere where that is another than had begun."""
+        while (account := _well(self._asked)) is None:  # noqa: ASYNC110  until a time that is known, or is put off
+            await asyncio.sleep(min(account.limits.quiet_for for account in self._asked))
+        if self.begun is not None and account is not self.begun:
+            raise _Elsewhere
+        return account
+
+    def has_one(self) -> bool:
+        """Whether one of them is well."""
+        return _well(self._asked) is not None
+
+    @property
+    def _asked(self) -> Sequence[Account]:
+        return self.accounts if self.begun is None or self.begun.is_down else (self.begun,)
+
+
+class Dispatcher:
+    """The accounts of a stream, in order of preference, and its priority among the streams that ask them, too.
+
+    A document that is too long for every one of them is asked for in parts, at most `most_parts`.
+    """
+
+    def __init__(self, accounts: Sequence[Account], priority: float = 1.0, most_parts: int = 1) -> None:
         self.accounts = accounts
         self._stream = Stream(priority)
-        providers = [account.provider for account in accounts]
-        self.documents_per_call = min(provider.documents_per_call for provider in providers)
-        self.characters_per_call = min(provider.characters_per_call for provider in providers)
-        self.characters_per_document = max(provider.characters_per_document for provider in providers)
+        self._most_parts = most_parts
+        self.most = Most(*map(min, zip(*(account.most for account in accounts), strict=True)))
+        self._roomiest = max((account.provider for account in accounts), key=lambda each: each.characters_per_document)
+        self._never_too_long = min(
+            self._roomiest.characters_per_document, self._roomiest.bytes_per_document // _BYTES_OF_A_CHARACTER
+        )
+
+    def too_long(self, text: str) -> str | None:
+        """Why no account takes a text, not even in parts; None where one does."""
+        if len(text) <= self._never_too_long or any(account.takes(text) for account in self.accounts):
+            return None
+        if self._most_parts > 1 and any(account.cut(text, self._most_parts) for account in self.accounts):
+            return None
+        parts = f"{self._most_parts} parts of " if self._most_parts > 1 else ""
+        if len(text) > self._most_parts * self._roomiest.characters_per_document:
+            return f"the text has {len(text):,} characters, more than {parts}{self._roomiest.characters_per_document:,}"
+        most = self._roomiest.bytes_per_document
+        return f"the text has {bytes_of(text):,} bytes in UTF-8, more than {parts}{most:,}"
 
     def share(self, partitions: int, of: int) -> None:
         """So many of the stream's partitions are ours, and so much of what its accounts may be asked for."""
@@ -298,13 +387,12 @@ class Dispatcher:
         Jobs that are submitted on the way are noted. Raises Misconfigured: asking again would not help.
         """
         if batch.job is None:
-            return await self._classify(batch, batch.documents, MOST_LOSSES, notes)
+            return await self._ask(batch, batch.documents, notes)
         try:
             return [await self._resume(batch, batch.job)]
         except (JobLost, Rejected, Misconfigured) as loss:  # if a setting is wrong, the next job says so
             log.info("job_not_resumed", account=batch.job.account, documents=len(batch.documents), reason=str(loss))
-        portions = [self._classify(batch, portion, MOST_LOSSES, notes) for portion in self._portions(batch.documents)]
-        return [answer for answers in await asyncio.gather(*portions) for answer in answers]
+        return await self._ask_apart(batch, packed(batch.documents, self.most), notes)
 
     async def give_up(self, jobs: Iterable[Job]) -> None:
         """Have jobs cancelled whose answers nobody wants."""
@@ -330,23 +418,81 @@ class Dispatcher:
         batch.answered = True
         return Answer(batch.documents, outcomes, account, 1, time.time())
 
-    def _portions(self, documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
-        """Documents that belonged together elsewhere, as they can be asked for here."""
-        batcher = Batcher(self.documents_per_call, self.characters_per_call, math.inf)
-        yield from batcher.add(documents, 0.0)
-        yield from batcher.flush()
+    async def _ask_apart(self, batch: Batch, groups: Iterable[Sequence[Document]], notes: JobNotes) -> list[Answer]:
+        asking = [self._ask(batch, documents, notes) for documents in groups]
+        return [answer for answers in await asyncio.gather(*asking) for answer in answers]
+
+    async def _ask(self, batch: Batch, documents: Sequence[Document], notes: JobNotes) -> list[Answer]:
+        """Answers of the accounts that take each of the documents; those that none takes are asked for in parts."""
+        if able := [account for account in self.accounts if all(account.takes(each.text) for each in documents)]:
+            return await self._classify(batch, documents, MOST_LOSSES, notes, _Able(able))
+        if len(documents) == 1:
+            return [await self._ask_in_parts(batch, documents[0], notes)]
+        apart = [[each] for each in documents if not any(account.takes(each.text) for account in self.accounts)]
+        over_long = {id(each) for (each,) in apart}
+        if together := [each for each in documents if id(each) not in over_long]:
+            half = len(together) if apart else len(together) // 2  # each has its account, all have none
+            apart += [part for part in (together[:half], together[half:]) if part]
+        return await self._ask_apart(batch, apart, notes)
+
+    async def _ask_in_parts(self, batch: Batch, document: Document, notes: JobNotes) -> Answer:
+        """The answer for a document that is too long for every account, of one that is asked for all of its parts.
+
+        Which account began it is believed to be well for a while, as what it has answered is paid for. If another has
+        to take over it does so from the beginning, for no two models' scores are alike.
+        """
+        cut = {account: _parts(document, account.cut(document.text, self._most_parts)) for account in self.accounts}
+        able = [account for account in self.accounts if cut[account]]
+        if not able:
+            refused = Refused(Reason.TOO_LONG, self.too_long(document.text) or "")
+            return Answer([document], [refused], self.accounts[0], 1, time.time())
+        answers = {account: await self._resume_parts(batch, account, cut[account], notes) for account in able}
+        begun = next((account for account in able if answers[account]), None)
+        while True:
+            account = begun or await _Able(able).ready()
+            parts, answered, begun = cut[account], answers[account], None
+            missing = [part for part in parts if part.part not in answered]
+            one = _Able([account, *(other for other in able if other is not account)], begun=account)
+            portions = packed(missing, account.most)
+            asking = [self._classify(batch, portion, MOST_LOSSES, notes, one) for portion in portions]
+            for came in await asyncio.gather(*asking, return_exceptions=True):
+                if isinstance(came, BaseException) and not isinstance(came, _Elsewhere):
+                    raise came
+                if not isinstance(came, BaseException):
+                    answered |= {part.part: answer for answer in came for part in answer.documents}
+            if len(answered) == len(parts):
+                return _joined(document, parts, answered)
+
+    async def _resume_parts(
+        self, batch: Batch, account: Account, parts: Sequence[Document], notes: JobNotes
+    ) -> dict[int, Answer]:
+        """What jobs of an earlier life answer of a document's parts."""
+        jobs: dict[Job, dict[int, Document]] = {}
+        for part in parts:
+            if claim := notes.claimed(part, account.name):
+                job, number = claim
+                jobs.setdefault(job, {})[number] = part
+        answered = dict[int, Answer]()
+        for job, held in jobs.items():
+            resumed = Batch([*held.values()], job, [*held])
+            try:
+                with batch.out():
+                    answer = await self._resume(resumed, job)
+            except (JobLost, Rejected, Misconfigured) as loss:
+                log.info("job_not_resumed", account=job.account, documents=1, reason=str(loss))
+            else:
+                batch.answered = True
+                answered |= {part.part: answer for part in answer.documents}
+        return answered
 
     async def _classify(
-        self, batch: Batch, documents: Sequence[Document], most_losses: int, notes: JobNotes
+        self, batch: Batch, documents: Sequence[Document], most_losses: int, notes: JobNotes, able: "_Able"
     ) -> list[Answer]:
         attempts, losses, began = 0, 0, _now()
-        lengths = [len(document.text) for document in documents]
-        fitting, characters = [account for account in self.accounts if account.fits(max(lengths))], sum(lengths)
+        characters = sum(len(document.text) for document in documents)
         while True:
-            account = await _ready(fitting)
-            async with account.limits.admit(
-                characters, len(documents), lambda: _well(fitting) is not None, self._stream
-            ) as admitted:
+            account = await able.ready()
+            async with account.limits.admit(characters, len(documents), able.has_one, self._stream) as admitted:
                 if not admitted:
                     continue
                 attempts += 1
@@ -371,8 +517,26 @@ class Dispatcher:
                         batch.answered = True
                         return [Answer(documents, [refused], account, attempts, time.time())]
             half = len(documents) // 2
-            first = await self._classify(batch, documents[:half], _losses(half), notes)
-            return first + await self._classify(batch, documents[half:], _losses(len(documents) - half), notes)
+            first = await self._classify(batch, documents[:half], _losses(half), notes, able)
+            rest = documents[half:]
+            return first + await self._classify(batch, rest, _losses(len(rest)), notes, able)
+
+
+def _parts(document: Document, texts: Sequence[str] | None) -> list[Document]:
+    return [document._replace(text=text, part=number) for number, text in enumerate(texts or (), 1)]
+
+
+def _joined(document: Document, parts: Sequence[Document], answers: Mapping[int, Answer]) -> Answer:
+    """The answer for a document by those for its parts."""
+    given = [answers[part.part] for part in parts]
+    outcomes = [
+        dict(zip((each.part for each in answer.documents), answer.outcomes, strict=True))[part.part]
+        for part, answer in zip(parts, given, strict=True)
+    ]
+    account = given[0].account
+    account.telemetry.joined(len(parts))
+    outcome = merged([part.text for part in parts], outcomes, account.provider.task)
+    return Answer([document], [outcome], account, max(each.attempts for each in given), max(each.at for each in given))
 
 
 def _losses(documents: int) -> int:
@@ -398,12 +562,6 @@ async def _meanwhile(noting: Coroutine[None, None, None]) -> AsyncIterator[None]
     except BaseException:
         await task
         raise
-
-
-async def _ready(accounts: Sequence[Account]) -> Account:
-    while (account := _well(accounts)) is None:  # noqa: ASYNC110  until a time that is known, unless it is put off
-        await asyncio.sleep(min(account.limits.quiet_for for account in accounts))
-    return account
 
 
 def _well(accounts: Sequence[Account]) -> Account | None:

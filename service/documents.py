@@ -38,13 +38,22 @@ class Record(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A record whose text has been found; `id` is the user's own and need not be unique, `read_at` is Unix time."""
+    """A record whose text has been found; `id` is the user's own and need not be unique, `read_at` is Unix time.
+
+    `part` is 0 where that is its whole text, else which part of it, from 1 on.
+    """
 
     record: Record
     id: str
     text: str
     language: str | None
     read_at: float
+    part: int = 0
+
+
+def bytes_of(text: str) -> int:
+    """How long a text is in UTF-8; half a surrogate pair counts as the U+FFFD that is sent in its place."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 class ClassScore(NamedTuple):

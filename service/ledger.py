@@ -14,7 +14,7 @@ import structlog
 
 from service import notes
 from service.documents import Document
-from service.notes import Job, Note
+from service.notes import Job, Note, Place, place_of
 from service.offsets import Mark, Partition
 from service.routing import Message
 
@@ -77,7 +77,7 @@ class Ledger:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._notes: dict[Partition, dict[str, Note]] = {}
-        self._claims: dict[Partition, dict[int, Note]] = {}
+        self._claims: dict[Partition, dict[Place, Note]] = {}
         self._lasts: dict[Job, dict[Partition, int]] = {}
         self._waiting: dict[Job, Resumed] = {}
         self._left: dict[Job, int] = {}  # documents to finish, of jobs that are ours as a whole
@@ -126,14 +126,25 @@ class Ledger:
         """Keep the documents that a job has already, and give the others."""
         unclaimed = []
         for document in documents:
-            topic, number, offset = document.record.position
-            note = self._claims.get(Partition(topic, number), {}).pop(offset, None)
+            topic, number, _ = document.record.position
+            place = place_of(document)
+            note = self._claims.get(Partition(topic, number), {}).pop(place, None)
             if note is None or not note.holds(document):
                 unclaimed.append(document)
                 continue
             resumed = self._waiting.setdefault(note.job, Resumed(note.job, now))
-            resumed.documents[note.claims[offset][0]] = document
+            resumed.documents[note.claims[place][0]] = document
         return unclaimed
+
+    def claimed(self, part: Document, account: str) -> tuple[Job, int] | None:
+        """The job that an account has this part of a document in already, and its number there; told once."""
+        topic, number, _ = part.record.position
+        claims, place = self._claims.get(Partition(topic, number), {}), place_of(part)
+        note = claims.get(place)
+        if note is None or note.job.account != account or not note.holds(part):
+            return None
+        del claims[place]
+        return note.job, note.claims[place][0]
 
     def ready(self, highest: Callable[[Partition], int], now: float) -> list[Resumed]:
         """Jobs whose documents are all there by the highest offsets read, or have waited long enough for the others."""

@@ -29,48 +29,60 @@ class Job(NamedTuple):
     documents: int
 
 
-class Note(NamedTuple):
-    """The documents that a job has of one partition.
+class Place(NamedTuple):
+    """Where a document stands in its partition, and which part of it is meant, from 1 on; 0 is the whole."""
 
-    `claims` have, by offset, a document's number in the job and the checksum of its text and language; `last` is the
+    offset: int
+    part: int = 0
+
+
+class Note(NamedTuple):
+    """The documents, or parts of documents, that a job has of one partition.
+
+    `claims` have, by its place, a document's number in the job and the checksum of its text and language; `last` is the
     highest offset, and `key` tells a note from the others of its partition.
     """
 
     job: Job
     partition: Partition
-    claims: Mapping[int, tuple[int, int]]
+    claims: Mapping[Place, tuple[int, int]]
     last: int
     key: str
 
     def holds(self, document: Document) -> bool:
         """Whether this very document is one of them, and not another that stands in its place by now."""
-        claim = self.claims.get(document.record.position.offset)
+        claim = self.claims.get(place_of(document))
         return claim is not None and claim[1] == _checksum(document)
 
     def is_superfluous(self, mark: Mark, finished: Sequence[Range]) -> bool:
         """Whether all of its documents are finished by what is committed: a mark, and what that says of those above."""
         if self.last < mark.offset:
             return True
-        return all(offset < mark.offset or _is_in(finished, offset) for offset in self.claims)
+        return all(offset < mark.offset or _is_in(finished, offset) for offset, _ in self.claims)
+
+
+def place_of(document: Document) -> Place:
+    """Where a document, or a part of one, stands in its partition."""
+    return Place(document.record.position.offset, document.part)
 
 
 def notes_of(job: Job, documents: Sequence[Document]) -> list[Note]:
     """The notes of a job that holds these documents, in its order."""
-    found: list[tuple[Partition, dict[int, tuple[int, int]]]] = []
-    parts: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
+    found: list[tuple[Partition, dict[Place, tuple[int, int]]]] = []
+    parts: dict[tuple[str, int], dict[Place, tuple[int, int]]] = {}
     for number, document in enumerate(documents):
-        topic, partition, offset = document.record.position
+        topic, partition, _ = document.record.position
         part = parts.get((topic, partition))
         if part is None or len(part) == _MOST_DOCUMENTS:
             part = parts[topic, partition] = {}
             found.append((Partition(topic, partition), part))
-        part[offset] = number, _checksum(document)
+        part[place_of(document)] = number, _checksum(document)
     return [_note(job, partition, part) for partition, part in found]
 
 
-def _note(job: Job, partition: Partition, claims: Mapping[int, tuple[int, int]]) -> Note:
+def _note(job: Job, partition: Partition, claims: Mapping[Place, tuple[int, int]]) -> Note:
     first, _ = next(iter(claims.values()))
-    return Note(job, partition, claims, max(claims), f"{job.account} {first} {job.name}")
+    return Note(job, partition, claims, max(claims).offset, f"{job.account} {first} {job.name}")
 
 
 def superfluous(notes: Iterable[Note], mark: Mark) -> list[Note]:
@@ -80,9 +92,9 @@ def superfluous(notes: Iterable[Note], mark: Mark) -> list[Note]:
     return [note for note in notes if note.is_superfluous(mark, finished)]
 
 
-def newest_claims(notes: Iterable[Note]) -> tuple[dict[int, Note], list[Note]]:
-    """Which note of a partition speaks for each offset, the newest where there are several, and those that for none."""
-    claims: dict[int, Note] = {}
+def newest_claims(notes: Iterable[Note]) -> tuple[dict[Place, Note], list[Note]]:
+    """Which note of a partition speaks for each place, the newest where there are several, and those that for none."""
+    claims: dict[Place, Note] = {}
     ordered = sorted(notes, key=lambda note: note.job.submitted_at)
     for note in ordered:
         claims |= dict.fromkeys(note.claims, note)
@@ -101,7 +113,10 @@ def written(note: Note) -> bytes:
             "name": name,
             "submitted_at": submitted_at,
             "documents": documents,
-            "claims": [(offset, number, checksum) for offset, (number, checksum) in note.claims.items()],
+            "claims": [
+                (offset, number, checksum, part) if part else (offset, number, checksum)
+                for (offset, part), (number, checksum) in note.claims.items()
+            ],
         }
     )
 
@@ -112,7 +127,10 @@ def read(partition: Partition, value: bytes) -> Note | None:
         told = orjson.loads(value)
         if told.pop("format") != _FORMAT:
             return None
-        claims = {int(offset): (int(number), int(checksum)) for offset, number, checksum in told.pop("claims")}
+        claims = {
+            Place(int(offset), *map(int, part)): (int(number), int(checksum))
+            for offset, number, checksum, *part in told.pop("claims")
+        }
         job = Job(**told)
         names = (job.account, job.model, job.name)
         whole = claims and all(isinstance(name, str) for name in names) and job.documents > max(claims.values())[0]

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from service.batches import Batcher
+from service.batches import Batcher, Most
 from service.dead_letter_limit import DeadLetterLimit
 from service.delivery import AtLeastOnce, Delivery, ExactlyOnce, Finished, Sink, Transactions
 from service.dispatch import Answer, Batch, Dispatcher
@@ -130,14 +130,14 @@ class _Work:
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._stop = stop
-        self._reader = Reader(stream.document, dispatcher.characters_per_document)
+        self._reader = Reader(stream.document, dispatcher.too_long)
         self._batches: dict[Batch, asyncio.Task[None]] = {}
         self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)
-        self.batch_size = min(stream.batch.documents, dispatcher.documents_per_call)
-        self.worthwhile = max(self.batch_size, stream.capacity.documents // 20)  # a poll costs as much as two documents
-        characters = min(stream.batch.characters, dispatcher.characters_per_call)
-        self.batcher = Batcher(self.batch_size, characters, stream.batch.wait)
+        documents = min(stream.batch.documents, dispatcher.most.documents)
+        characters = min(stream.batch.characters, dispatcher.most.characters)
+        self.worthwhile = max(documents, stream.capacity.documents // 20)  # a poll costs as much as two documents
+        self.batcher = Batcher(Most(documents, characters, dispatcher.most.bytes), stream.batch.wait)
         self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes, source.metadata_limit)
         self._delivery: Delivery = (
             ExactlyOnce(

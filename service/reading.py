@@ -1,5 +1,6 @@
 """A record becomes a document: its text is found, or it is refused with the reason. Pure."""
 
+import math
 from collections.abc import Callable
 
 import orjson
@@ -11,10 +12,11 @@ _MISSING = object()
 
 
 class Reader:
-    """Finds documents in records as `fields` say; texts of more than `most_characters` are refused."""
+    """Finds documents in records as `fields` say; texts are refused where `too_long` gives the reason."""
 
-    def __init__(self, fields: Fields, most_characters: int) -> None:
-        self._most = min(most_characters, fields.max_characters or most_characters)
+    def __init__(self, fields: Fields, too_long: Callable[[str], str | None]) -> None:
+        self._most = fields.max_characters or math.inf
+        self._too_long = too_long
         self._read = self._json(fields) if fields.format == "json" else _plain
         self._where = " or ".join(fields.text)
 
@@ -30,6 +32,8 @@ class Reader:
             return Refused(Reason.EMPTY_TEXT, "the document's text is empty or white space")
         if len(text) > self._most:
             return Refused(Reason.TOO_LONG, f"the text has {len(text):,} characters, more than {self._most:,}")
+        if (why := self._too_long(text)) is not None:
+            return Refused(Reason.TOO_LONG, why)
         return Document(record, name or str(record.position), text, language, now)
 
     def _json(self, fields: Fields) -> Callable[[Record], "_Found | Refused"]:

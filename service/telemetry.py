@@ -48,6 +48,7 @@ _SCORE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 _SIZE_BUCKETS = (1, 2, 5, 10, 15, 20, 25, 50, 100)
 _SHARE_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1)
 _CHARACTER_BUCKETS = (100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 125_000)
+_PART_BUCKETS = (2, 3, 5, 10, 20, 50)
 _POLL_BUCKETS = (1, 2, 3, 5, 10, 20, 50)
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
@@ -183,6 +184,7 @@ class AccountTelemetry:
         self._job_duration = telemetry.job_duration.labels(*self._names)
         self._job_polls = telemetry.job_polls.labels(*self._names)
         self._resumed = telemetry.resumed.labels(*self._names)
+        self._joined = telemetry.joined.labels(*self._names)
 
     def request(self, operation: str, outcome: str, seconds: float) -> None:
         """One HTTP request ended: `outcome` is a status class such as `2xx`, or `error`."""
@@ -217,6 +219,10 @@ class AccountTelemetry:
         """A job was answered so long after it was submitted, at that many polls."""
         self._job_duration.observe(seconds)
         self._job_polls.observe(polls)
+
+    def joined(self, parts: int) -> None:
+        """A document was asked for in so many parts, and their answers were made one."""
+        self._joined.observe(parts)
 
     def resumed(self, documents: int) -> None:
         """A job of an earlier life has answered for so many documents."""
@@ -295,6 +301,9 @@ class Telemetry(Collector):
         )
         self.resumed = counter(
             "records_resumed", "Records answered by a job that was submitted before a restart or rebalance.", *who
+        )
+        self.joined = histogram(
+            "record_parts", "Parts of a record that is too long for every account of its stream.", _PART_BUCKETS, *who
         )
         self.job_polls = histogram("job_polls", "Polls that a job took.", _POLL_BUCKETS, *who)
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop runs what is due.", _LAG_BUCKETS)

@@ -41,7 +41,9 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
                         stream,
                         _source(settings.kafka, stream, telemetry),
                         sink,
-                        Dispatcher([ready[name] for name in stream.classify_with], stream.priority),
+                        Dispatcher(
+                            [ready[name] for name in stream.classify_with], stream.priority, stream.document.most_parts
+                        ),
                         telemetry=telemetry,
                         stop=stop,
                         ledger=_ledger(settings, stream, sink),

@@ -27,6 +27,8 @@ class FirstWord:
     documents_per_call: int = 25
     characters_per_call: int = 5_000_000
     characters_per_document: int = 5_000_000
+    bytes_per_call: int = 20_000_000
+    bytes_per_document: int = 20_000_000
     model: str = "first-word"
     task: str = "single_label"
     calls: list[tuple[float, list[str]]] = field(default_factory=list)

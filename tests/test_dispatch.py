@@ -41,6 +41,9 @@ def flat(answers: Sequence[Answer]) -> list[tuple[Document, Outcome]]:
     return [pair for answer in answers for pair in zip(answer.documents, answer.outcomes, strict=True)]
 
 
+OUTAGE = Unavailable("502")
+
+
 def by(*accounts: Account) -> Dispatcher:
     return Dispatcher(accounts)
 
@@ -259,18 +262,127 @@ async def test_a_batch_that_is_cancelled_leaves_its_place() -> None:
 async def test_documents_too_long_for_one_account_go_to_one_that_takes_them() -> None:
     short, long = FirstWord(characters_per_document=10), FirstWord(characters_per_document=100)
     dispatcher = by(account(short), account(long, "long"))
-    assert dispatcher.characters_per_document == 100
+    assert dispatcher.too_long("x" * 100) is None
+    assert dispatcher.too_long("x" * 101) == "the text has 101 characters, more than 100"
     (answer,) = await dispatcher.classify(batch("a short", "a " + "x" * 50))
     assert answer.account.name == "long"
     (answer,) = await dispatcher.classify(batch("a short"))
     assert answer.account.name == "first"
 
 
+@virtual_time
+async def test_documents_of_too_many_bytes_for_one_account_go_to_one_that_counts_characters() -> None:
+    counts_bytes, counts_characters = FirstWord(bytes_per_document=100), FirstWord(characters_per_document=100)
+    dispatcher = by(account(counts_bytes), account(counts_characters, "characters"))
+    for text, name in (("a " + "ä" * 49, "first"), ("a " + "ä" * 50, "characters")):
+        (answer,) = await dispatcher.classify(batch(text))
+        assert answer.account.name == name
+    bytes_alone = by(account(FirstWord(bytes_per_document=100)))
+    assert bytes_alone.too_long("ä" * 51) == "the text has 102 bytes in UTF-8, more than 100"
+
+
+@virtual_time
+async def test_documents_that_no_account_takes_together_are_asked_for_apart() -> None:
+    counts_bytes, counts_characters = FirstWord(bytes_per_document=100), FirstWord(characters_per_document=80)
+    dispatcher = by(account(counts_bytes), account(counts_characters, "characters"))
+    answers = await dispatcher.classify(batch("a", "a " + "x" * 90, "b", "a " + "ä" * 60))
+    who = {each.text[:3]: answer.account.name for answer in answers for each in answer.documents}
+    assert who == {"a": "first", "a x": "first", "b": "characters", "a ä": "characters"}
+
+
+LONG = "billing is wrong. " * 10 + "refund it, please. " * 9
+
+
+def splitting(*accounts: Account, most_parts: int = 20) -> Dispatcher:
+    return Dispatcher(accounts, 1.0, most_parts)
+
+
+@virtual_time
+async def test_a_document_too_long_for_all_is_asked_for_in_parts_beside_the_others() -> None:
+    provider, telemetry = FirstWord(characters_per_document=200), Telemetry()
+    dispatcher = splitting(account(provider, telemetry=telemetry))
+    assert dispatcher.too_long(LONG) is None
+    asked = batch("other short", LONG, "other too")
+    answered = flat(await dispatcher.classify(asked))
+    assert {id(document) for document, _ in answered} == set(map(id, asked.documents))
+    (outcome,) = (outcome for document, outcome in answered if document.text == LONG)
+    assert isinstance(outcome, Classified)
+    assert [each.name for each in outcome.classes] == ["billing", "refund", "other"]
+    assert (outcome.units, outcome.warnings) == (2, ("split into 2 parts",))
+    assert [len(texts) for _, texts in provider.calls] == [2, 2]
+    assert "".join(provider.calls[1][1]) == LONG
+    who = {"account": "first", "provider": "fake"}
+    assert telemetry.registry.get_sample_value("labelstream_record_parts_sum", who) == 2
+
+
+def test_what_is_longer_than_the_parts_that_there_may_be_is_too_long() -> None:
+    dispatcher = splitting(account(FirstWord(characters_per_document=100)), most_parts=3)
+    assert dispatcher.too_long("x" * 300) is None
+    assert dispatcher.too_long("x" * 301) == "the text has 301 characters, more than 3 parts of 100"
+    dispatcher = splitting(account(FirstWord(bytes_per_document=100)), most_parts=3)
+    assert dispatcher.too_long("ä" * 151) == "the text has 302 bytes in UTF-8, more than 3 parts of 100"
+
+
+@virtual_time
+async def test_parts_go_out_in_as_many_calls_as_they_take() -> None:
+    provider = FirstWord(characters_per_document=100, characters_per_call=220)
+    await splitting(account(provider)).classify(batch(LONG))
+    assert [len(texts) for _, texts in provider.calls] == [2, 2]
+    assert all(sum(map(len, texts)) <= 220 for _, texts in provider.calls)
+
+
+@virtual_time
+async def test_a_document_is_split_as_the_account_that_is_asked_takes_it() -> None:
+    down, well = FirstWord(characters_per_document=200, trouble=lambda: OUTAGE), FirstWord(characters_per_document=100)
+    (answer,) = await splitting(account(down), account(well, "well")).classify(batch(LONG))
+    assert answer.account.name == "well"
+    assert max(map(len, well.asked)) <= 100
+    assert answer.outcomes[0] == Classified(answer.outcomes[0].classes, 4, ("split into 4 parts",))  # type: ignore[union-attr]
+
+
+@virtual_time
+async def test_an_account_that_fails_a_little_between_parts_is_not_left_and_no_part_paid_twice() -> None:
+    failures = [None, OUTAGE, Throttled("slow down", 2.0), None, None, None]
+    first = FirstWord(characters_per_document=100, documents_per_call=1, trouble=lambda: failures.pop(0))
+    other = FirstWord(characters_per_document=100)
+    (answer,) = await splitting(account(first, in_flight=1), account(other, "other")).classify(batch(LONG))
+    assert (answer.account.name, other.calls) == ("first", [])
+    assert len(first.calls) == 4 + 2
+
+
+@virtual_time
+async def test_a_document_begun_at_an_account_that_stays_away_is_answered_by_another_alone() -> None:
+    first = FirstWord(characters_per_document=100, documents_per_call=1)
+    other = FirstWord(characters_per_document=200)
+    first.trouble = lambda: OUTAGE if len(first.calls) > 1 else None
+    (answer,) = await splitting(account(first, in_flight=1), account(other, "other")).classify(batch(LONG))
+    assert answer.account.name == "other"
+    assert "".join(other.asked) == LONG
+    assert now() < 10
+
+
+@virtual_time
+async def test_a_part_that_is_refused_has_its_document_refused() -> None:
+    text = LONG + f"{POISON} this is. " * 30
+    provider = FirstWord(characters_per_document=200)
+    ((_, outcome),) = flat(await splitting(account(provider)).classify(batch(text)))
+    assert isinstance(outcome, Refused)
+    assert outcome.message.startswith("part ")
+    assert outcome.message.endswith(": one of the documents is at fault")
+
+
+@virtual_time
+async def test_what_is_misconfigured_is_so_for_parts_too() -> None:
+    provider = FirstWord(characters_per_document=200, trouble=lambda: Misconfigured("key was refused"))
+    with pytest.raises(Misconfigured, match=r"accounts\.first: key"):
+        await splitting(account(provider)).classify(batch(LONG))
+
+
 def test_a_call_holds_no_more_than_every_account_takes() -> None:
     small = FirstWord(documents_per_call=5, characters_per_call=1000)
     large = FirstWord(documents_per_call=10, characters_per_call=500)
     dispatcher = by(account(small), account(large, "second"))
-    assert (dispatcher.documents_per_call, dispatcher.characters_per_call) == (5, 500)
+    assert dispatcher.most[:2] == (5, 500)
 
 
 @virtual_time

@@ -27,7 +27,8 @@ OTHER = Partition("incoming", 1)
 class Life:
     """One process after another over the same input, output, notes and classifier."""
 
-    def __init__(self, source: MemorySource, sink: MemorySink, provider: FirstWordByJobs) -> None:
+    def __init__(self, source: MemorySource, sink: MemorySink, provider: FirstWordByJobs, **document: object) -> None:
+        self.document = document
         self.source = source
         self.sink = sink
         self.provider = provider
@@ -50,12 +51,13 @@ class Life:
         """Run to the end of the input, or until it is killed."""
         self.telemetry = Telemetry()
         asked = account(self.provider, name, telemetry=self.telemetry)
+        settings = stream(classify_with=[name], commit_every="200ms", document=self.document)
         running = asyncio.create_task(
             run(
-                stream(classify_with=[name], commit_every="200ms"),
+                settings,
                 self.source,
                 self.sink,
-                Dispatcher([asked]),
+                Dispatcher([asked], 1.0, settings.document.most_parts),
                 telemetry=self.telemetry,
                 stop=asyncio.Event(),
                 ledger=Ledger(MemoryNotes(self.sink)),
@@ -113,6 +115,63 @@ def test_whenever_it_dies_nothing_is_lost_and_nothing_paid_twice(moment: float, 
         assert it.kept() == 0
 
     lives()
+
+
+LONG = "billing is wrong. " * 19
+
+
+def life_of_parts(*, exactly_once: bool = False, seconds: float = 1.0, documents_per_call: int = 25) -> Life:
+    """Twenty documents, every other of four parts of 90 characters, which jobs have one or several of."""
+    provider = FirstWordByJobs(seconds=seconds, characters_per_document=100, documents_per_call=documents_per_call)
+    records = [written(offset, f"{LONG if offset % 2 else 'refund'} {offset}") for offset in range(20)]
+    sink = MemorySink()
+    source = TransactionalMemorySource(sink, records) if exactly_once else MemorySource(records)
+    return Life(source, sink, provider, too_long="split")
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+@pytest.mark.parametrize("documents_per_call", [1, 3, 25])
+@pytest.mark.parametrize("moment", [0.05, 0.5, 1.19, 1.24, 1.3, 1.45, 2.9])
+def test_whenever_it_dies_no_part_of_a_document_is_lost_or_paid_twice(
+    moment: float, documents_per_call: int, exactly_once: bool
+) -> None:
+    @virtual_time
+    async def lives() -> None:
+        it = life_of_parts(exactly_once=exactly_once, documents_per_call=documents_per_call)
+        await it.live(moment)
+        await it.live()
+        assert it.submitted == 10 + 10 * 4
+        assert sorted(set(it.results)) == [(0, offset) for offset in range(20)]
+        if exactly_once:
+            assert len(it.results) == 20
+        assert it.kept() == 0
+        split = [message for message in it.sink.to("classified") if b"split into 4 parts" in (message.value or b"")]
+        assert {message.source.offset for message in split} == set(range(1, 20, 2))
+
+    lives()
+
+
+@virtual_time
+async def test_only_the_parts_whose_jobs_are_lost_are_submitted_again() -> None:
+    it = life_of_parts(seconds=10.0, documents_per_call=2)
+    it.source = MemorySource([written(0, LONG)])
+    await it.live(2)
+    assert (it.submitted, it.kept()) == (4, 2)
+    lost = [JobLost("gone")]
+    it.provider = replace(it.provider, trouble=lambda: lost.pop() if lost and now() > 2 else None)
+    await it.live()
+    assert (it.submitted, it.results) == (6, [(0, 0)])
+    assert it.kept() == 0
+
+
+@virtual_time
+async def test_parts_of_a_text_that_was_changed_meanwhile_are_not_given_the_answers_of_the_old() -> None:
+    it = life_of_parts(seconds=10.0)
+    it.source = MemorySource([written(0, LONG)])
+    await it.live(2)
+    it.source = MemorySource([written(0, LONG.replace("wrong", "right"))])
+    await it.live()
+    assert (it.submitted, it.results) == (8, [(0, 0)])
 
 
 @virtual_time

@@ -22,8 +22,11 @@ def note(*offsets: int, at: float = 1.0, name: str = "job") -> Note:
 def test_a_job_has_a_note_in_each_partition_that_its_documents_are_of() -> None:
     documents = [document(5), document(2, partition=OTHER), document(7)]
     here, there = notes_of(JOB, documents)
-    assert (here.partition, {offset: number for offset, (number, _) in here.claims.items()}) == (INPUT, {5: 0, 7: 2})
-    assert (there.partition, {offset: number for offset, (number, _) in there.claims.items()}) == (OTHER, {2: 1})
+    assert (here.partition, {place.offset: number for place, (number, _) in here.claims.items()}) == (
+        INPUT,
+        {5: 0, 7: 2},
+    )
+    assert (there.partition, {place.offset: number for place, (number, _) in there.claims.items()}) == (OTHER, {2: 1})
     assert here.key == there.key.replace(" 1 ", " 0 ")
 
 
@@ -92,7 +95,7 @@ def test_a_note_is_superfluous_once_all_of_it_is_committed() -> None:
 def test_the_newest_job_speaks_for_a_document() -> None:
     old, new, other = note(1, 2, at=1, name="old"), note(2, 3, at=2, name="new"), note(7, at=0, name="other")
     claims, silent = newest_claims([new, old, other])
-    assert {offset: each.job.name for offset, each in claims.items()} == {1: "old", 2: "new", 3: "new", 7: "other"}
+    assert {place.offset: each.job.name for place, each in claims.items()} == {1: "old", 2: "new", 3: "new", 7: "other"}
     assert silent == []
     newest = note(1, 2, at=3, name="newest")
     assert newest_claims([newest, old])[1] == [old]

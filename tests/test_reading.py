@@ -1,4 +1,5 @@
 import string
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -14,8 +15,12 @@ from tests.records import record
 NOW = 1_700_000_000.25
 
 
+def longer_than(most: int) -> Callable[[str], str | None]:
+    return lambda text: f"longer than {most}" if len(text) > most else None
+
+
 def read(value: bytes | None, *, most: int = 1000, **fields: Any) -> Document | Refused:
-    return Reader(Fields(**fields), most).read(record(7, value), NOW)
+    return Reader(Fields(**fields), longer_than(most)).read(record(7, value), NOW)
 
 
 def found(value: object, **fields: Any) -> Document:
@@ -127,7 +132,7 @@ def test_a_text_is_as_long_as_its_characters_and_may_be_as_long_as_allowed() -> 
     longest = "ä" * 1000
     assert found({"text": longest}).text == longest
     refusal = refused(orjson.dumps({"text": longest + "é"}))
-    assert refusal == Refused(Reason.TOO_LONG, "the text has 1,001 characters, more than 1,000")
+    assert refusal == Refused(Reason.TOO_LONG, "longer than 1000")
 
 
 @pytest.mark.parametrize(("setting", "length", "is_read"), [(10, 10, True), (10, 11, False), (5000, 1001, False)])
@@ -171,8 +176,8 @@ def test_a_text_record_is_its_document() -> None:
     assert refused(b"  ", format="text").reason is Reason.EMPTY_TEXT
 
 
-NESTED = Reader(Fields(text=("/a/0", "/b~1c"), language="/a", id="/b"), 50)
-PLAIN = Reader(Fields(format="text"), 50)
+NESTED = Reader(Fields(text=("/a/0", "/b~1c"), language="/a", id="/b"), longer_than(50))
+PLAIN = Reader(Fields(format="text"), longer_than(50))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["a", "b", "b/c", "0", "é"]) | st.text(), inner),

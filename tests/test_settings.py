@@ -177,6 +177,13 @@ def test_one_pointer_or_account_need_not_be_a_list(read: Callable[..., Settings]
             [{"clas": "a", "to": "x"}],
             "streams[0].routes[0]: unknown key 'clas', did you mean 'class'",
         ),
+        ("streams.0.document", {"max_parts": 5}, "streams[0].document: max_parts goes with too_long: split"),
+        ("streams.0.document", {"too_long": "cut"}, "streams[0].document.too_long: Input should be 'dead_letter' or"),
+        (
+            "streams.0.document",
+            {"too_long": "split", "max_parts": 1},
+            "streams[0].document.max_parts: Input should be greater than or equal to 2",
+        ),
         ("streams.0.routes", [{"to": "x"}], "streams[0].routes[0]: give either class (with at_least) or best_below"),
         ("streams.0.routes", [{"class": "a", "best_below": 0.5, "to": "x"}], "give either class (with at_least) or"),
         ("streams.0.routes", [{"best_below": 0.5, "at_least": 0.2, "to": "x"}], "at_least goes with class, not with"),

@@ -30,6 +30,7 @@ class AzureLanguage:
     documents_per_call = 25
     characters_per_call = 125_000
     characters_per_document = 125_000
+    bytes_per_call = bytes_per_document = 1_000_000  # of the body: in JSON, 125,000 characters are 750,000 at most
 
     def __init__(self, settings: settings.AzureLanguage, http: Exchange) -> None:
         self._dialect = spoken(settings)

@@ -78,8 +78,8 @@ class Comprehend:
     """
 
     documents_per_call = 1
-    characters_per_call = _MOST_BYTES
-    characters_per_document = _MOST_BYTES
+    characters_per_call = characters_per_document = _MOST_BYTES
+    bytes_per_call = bytes_per_document = _MOST_BYTES
 
     def __init__(self, settings: settings.Comprehend, client: Client) -> None:
         *account, name = re.split(":(?:document-classifier-)?endpoint/", settings.endpoint_arn)

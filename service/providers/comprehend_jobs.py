@@ -104,8 +104,8 @@ class Bucket(Client, Protocol):
 class ComprehendJobs:
     """A custom classifier, asked through jobs. `client` and `s3` come ready, as for `Comprehend`."""
 
-    characters_per_call = 1_000_000_000
-    characters_per_document = 10_000_000
+    characters_per_call = bytes_per_call = 1_000_000_000  # of 5 GB that a job takes: it is all held in memory
+    characters_per_document = bytes_per_document = 10_000_000
 
     def __init__(self, settings: settings.ComprehendJobs, client: Client, s3: Bucket) -> None:
         self.documents_per_call = settings.documents_per_job

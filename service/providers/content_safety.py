@@ -75,6 +75,7 @@ class ContentSafety:
         self._resource = Resource(settings, http, self._question.rules, "/contentsafety")
         self._url = self._resource.url(self._question.path, **{"api-version": settings.api_version})
         self.characters_per_call = self.characters_per_document = self._question.longest
+        self.bytes_per_call = self.bytes_per_document = 4 * self._question.longest  # only characters are counted
         self.model = self._question.model
 
     def __repr__(self) -> str:

@@ -34,6 +34,7 @@ class ContentUnderstanding:
 
     documents_per_call = 1
     characters_per_call = characters_per_document = 1_000_000
+    bytes_per_call = bytes_per_document = _MOST_BYTES
 
     def __init__(self, settings: settings.ContentUnderstanding, http: Exchange) -> None:
         kind, verb = ("classifier", "classify") if settings.classifier else ("analyzer", "analyzeBinary")

@@ -19,6 +19,7 @@ class Local:
     documents_per_call = 256
     characters_per_call = 1_000_000
     characters_per_document = 1_000_000
+    bytes_per_call = bytes_per_document = 4_000_000  # only characters are counted
 
     def __init__(self, local: settings.Local) -> None:
         try:

@@ -31,11 +31,26 @@ class Fields(Branch):
     """Where the language code is that is sent along; without one the classifier's own language holds."""
     max_characters: Annotated[int, Field(ge=1)] | None = None
     """Longer texts become dead letters; what the accounts take holds in any case."""
+    too_long: Literal["dead_letter", "split"] = "dead_letter"
+    """What becomes of texts longer than any account of the stream takes; what is split is answered as one."""
+    max_parts: Annotated[int, Field(ge=2, le=1_000)] = 20
+    """Into how many parts a text is split at most; what takes more becomes a dead letter."""
 
     @field_validator("text", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _parts_of_what_is_split(self) -> Self:
+        if self.too_long != "split" and "max_parts" in self.model_fields_set:
+            raise ValueError("max_parts goes with too_long: split")
+        return self
+
+    @property
+    def most_parts(self) -> int:
+        """Into how many parts a text may be split; 1 is not at all."""
+        return self.max_parts if self.too_long == "split" else 1
 
 
 class Batch(Branch):

@@ -28,6 +28,8 @@ class Words:
     documents_per_call = 10
     characters_per_call = 10_000
     characters_per_document = 5_000
+    bytes_per_call = 40_000
+    bytes_per_document = 20_000
     model = "words"
     task = "single_label"
 

@@ -207,6 +207,7 @@ class ProviderContract:
         provider = harness.provider
         assert provider.documents_per_call >= 1
         assert provider.characters_per_call >= provider.characters_per_document >= 1
+        assert provider.bytes_per_call >= provider.bytes_per_document >= provider.characters_per_document
         assert provider.task in {"single_label", "multi_label"}
         assert provider.model
 

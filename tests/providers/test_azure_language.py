@@ -722,6 +722,19 @@ def test_what_it_is_can_be_seen_but_not_its_key(http: PacedClient) -> None:
     assert (provider.documents_per_call, provider.characters_per_call) == (25, 125_000)
 
 
+@pytest.mark.parametrize("character", ["\x01", "😀", '"', "\ud800"])
+async def test_all_the_characters_of_a_call_make_a_body_below_a_megabyte(
+    character: str, replay: Replay, http: PacedClient
+) -> None:
+    provider, length = azure(replay.url, http), AzureLanguage.characters_per_call // AzureLanguage.documents_per_call
+    full = [
+        document()._replace(text=character * length, language="zh-hans") for _ in range(provider.documents_per_call)
+    ]
+    replay.answer(ACCEPTED)
+    await provider.submit(full)
+    assert len(replay.requests[-1].body) < provider.bytes_per_call == 1_000_000
+
+
 # Networks that fail
 
 

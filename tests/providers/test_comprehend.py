@@ -552,7 +552,10 @@ async def test_what_it_is_can_be_seen(single: Account, replay: Replay) -> None:
     assert repr(single.provider) == f"Comprehend('{host}', 'document-classifier-endpoint/tickets', 'single_label')"
     assert (single.kind, single.provider.task) == ("comprehend", "single_label")
     assert single.provider.documents_per_call == 1
-    assert not single.fits(10_001)
+    assert single.takes("x" * 10_000)
+    assert not single.takes("x" * 10_001)
+    assert single.takes("ä" * 5_000)
+    assert not single.takes("ä" * 5_001)
 
 
 # Settings

@@ -40,12 +40,12 @@ CONTAINER = "https://contoso.blob.core.windows.net/samples"
 ACCOUNT: TypeAdapter[settings.Account] = TypeAdapter(settings.Account)
 
 
-async def streamed(account: Mapping[str, Any], texts: list[str]) -> MemorySink:
+async def streamed(account: Mapping[str, Any], texts: list[str], **document: Any) -> MemorySink:
     """What is published when these texts go through the pipeline."""
     stream = settings.Stream(
         name="tickets",
         input="in",
-        document=settings.Fields(format="text", id=None),
+        document=settings.Fields(format="text", id=None, **document),
         classify_with=("azure",),
         batch=settings.Batch(wait=0.01),
         output="out",
@@ -56,7 +56,12 @@ async def streamed(account: Mapping[str, Any], texts: list[str]) -> MemorySink:
     sink, telemetry = MemorySink(), Telemetry()
     async with accounts.opened({"azure": branch}, ["azure"], telemetry) as ready:
         await pipeline.run(
-            stream, source, sink, Dispatcher([ready["azure"]]), telemetry=telemetry, stop=asyncio.Event()
+            stream,
+            source,
+            sink,
+            Dispatcher([ready["azure"]], 1.0, stream.document.most_parts),
+            telemetry=telemetry,
+            stop=asyncio.Event(),
         )
     return sink
 
@@ -193,6 +198,26 @@ async def test_a_server_of_ours_answers_a_thousand_documents_of_a_project(versio
         found = results(await streamed(served_account(url, api_version=version), texts))
     right = [found[number] == rows()[number % len(rows())]["labels"][0] for number in range(1_000)]
     assert sum(right) > 900, Counter(found.values())
+
+
+async def test_a_server_of_ours_answers_a_document_longer_than_it_takes_in_parts(tmp_path: Path) -> None:
+    delivery, access = "the parcel number 7 has not arrived. " * 4_000, "my password 9 is not accepted. " * 3_000
+    texts = [delivery + access, "my password 5 is not accepted", "x" * 3_000_000]
+    with serving(tmp_path, small_model(tmp_path / "small")) as (url, _):
+        sink = await streamed(served_account(url), texts, too_long="split")
+        refused = await streamed(served_account(url), texts)
+    found = {json.loads(message.value or b"")["source"]["offset"]: message.value or b"" for message in sink.to("out")}
+    assert found.keys() == {0, 1}
+    long = json.loads(found[0])
+    assert [each["name"] for each in long["classes"]] == ["delivery", "access"]
+    assert 0.5 < long["best"]["score"] < len(delivery) / len(texts[0]) + 0.1
+    assert long["warnings"] == ["split into 3 parts"]
+    assert long["usage"]["characters"] == len(texts[0])
+    assert len(texts[0]) / 1_000 <= long["usage"]["units"] <= len(texts[0]) / 1_000 + 3
+    assert json.loads(found[1])["warnings"] == []
+    (too_long,) = sink.to("dead")
+    assert dict(too_long.headers)["labelstream-error-type"] == b"too_long"
+    assert [message.source.offset for message in refused.to("dead")] == [0, 2]
 
 
 async def published(url: str, folder: Path, kind: str, labelled: list[Example]) -> str:
