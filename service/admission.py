@@ -211,6 +211,8 @@ class Admission(Generic[C]):
     def quiet(self, seconds: float, now: float) -> None:
         """Let nothing go for so long, nor for less than was asked for before."""
         self.quiet_until = max(self.quiet_until, now + seconds)
+        for _, rate in self._rates:
+            rate.is_let_be()
 
     def share(self, share: float) -> None:
         """Take this share of every quota, and of the money, from now on."""

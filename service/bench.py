@@ -8,15 +8,12 @@ to the endpoint's 100 ms.
 
 import asyncio
 import math
-import multiprocessing
 import resource
 import secrets
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from statistics import quantiles
@@ -34,7 +31,7 @@ from service import accounts, logs, pipeline, settings
 from service.dispatch import Dispatcher
 from service.errors import Unavailable
 from service.ledger import Ledger
-from service.process import loop_factory, settle_memory
+from service.process import loop_factory, received, settle_memory, spawned
 from service.progress import Steps
 from service.streams import kafka, kafka_sink
 from service.streams.kafka_notes import KafkaNotes
@@ -46,10 +43,7 @@ IDEAL = IN_FLIGHT * BATCH / ENDPOINT_SECONDS
 _PARTITIONS = 4
 _AHEAD = 16000
 _WARM_UP, _MEASURED = 4.0, 10.0
-_PATIENCE = 60.0
 _KEY = "bench-key"
-
-_spawning = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ class _Place:
 
 def bench(bootstrap: str | None, steps: Steps) -> Report:
     """Measure at full load, then at half of the ideal. Raises Unavailable when the broker is not there."""
-    with _process(_endpoint) as endpoint:
+    with spawned(_endpoint) as endpoint:
         url = endpoint.recv()
         with steps.step(f"full load: {IN_FLIGHT} × {BATCH} documents at {ENDPOINT_SECONDS * 1000:.0f} ms"):
             full, _ = _measure(_worker, bootstrap, url, None)
@@ -134,47 +128,20 @@ def _measure(
     target: Callable[..., None], bootstrap: str | None, url: str, rate: float | None
 ) -> tuple[dict[str, float], list[float]]:
     """What the worker says of itself, and the latencies in milliseconds that the feed saw."""
-    with _process(_feed, bootstrap, rate) as feed:
-        where, *topics = _received(feed)
+    with spawned(_feed, bootstrap, rate) as feed:
+        where, *topics = received(feed)
         place = _Place(where, url, *topics)
-        with _process(target, place) as worker:
-            _received(worker)  # it has its partitions
+        with spawned(target, place) as worker:
+            received(worker)  # it has its partitions
             feed.send("begin")
             time.sleep(_WARM_UP)
             worker.send("measure")
             feed.send("measure")
             time.sleep(_MEASURED)
             worker.send("end")
-            measured = _received(worker)
+            measured = received(worker)
             feed.send("end")
-            return measured, _received(feed)
-
-
-@contextmanager
-def _process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
-    ours, theirs = _spawning.Pipe()
-    process = _spawning.Process(target=target, args=(theirs, *arguments), daemon=True)
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C reaches them too, and is ours to act on
-    process.start()
-    signal.signal(signal.SIGINT, handler)
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _received(connection: Connection) -> Any:
-    if not connection.poll(_PATIENCE):
-        raise Unavailable(f"a part of the benchmark said nothing for {_PATIENCE:.0f} s")
-    try:
-        said = connection.recv()
-    except EOFError:
-        raise Unavailable("a part of the benchmark ended early; its error is above") from None
-    if isinstance(said, Unavailable):
-        raise said
-    return said
+            return measured, received(feed)
 
 
 # The endpoint: Azure Language's job API, with constant answers after a constant time.

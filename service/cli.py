@@ -7,7 +7,7 @@ when it runs: whoever asks for help, or mistypes, is not to wait for Kafka's cli
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from service import bench as benchmark
     from service import demo as demonstration
     from service import replay as replaying
+    from service.simulation import play as playing
 
 T = TypeVar("T")
 
@@ -307,18 +308,59 @@ def serve(  # noqa: PLR0917  options, which Typer reads by name
 
 @app.command()
 def bench(
+    scenario: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SCENARIO…]", help="Scenarios by name (`knee`, `outage` …; `all`), or files of your own."
+        ),
+    ] = None,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka to measure on.")] = None,
     as_json: console.AsJson = False,
 ) -> None:
-    """Measure what the pipeline costs, beside its goals; takes about a minute and wants a machine at rest."""
+    """Measure the pipeline beside its goals: what it costs (about a minute), or how it fares in scenarios.
+
+    A scenario is played in real time against an endpoint that behaves as its file says. It wants a machine at rest.
+    """
+    logs.configure(Log(level="warning"))
+    if scenario:
+        if bootstrap is not None:
+            raise typer.BadParameter("scenarios are played without Kafka: leave --bootstrap out")
+        _play(scenario, as_json=as_json)
+        return
     from service import bench as benchmark
 
-    logs.configure(Log(level="warning"))
     report = benchmark.bench(bootstrap, Steps(console.err()))
     if as_json:
         console.print_json({**asdict(report), "figures": report.figures()})
     else:
         console.out().print(_bench_table(report))
+
+
+def _play(names: list[str], *, as_json: bool) -> None:
+    """Play scenarios one after the other, and show what came of them."""
+    from service.simulation import http, scenario
+
+    paths = [
+        path for name in names for path in (scenario.shipped().values() if name == "all" else [scenario.found(name)])
+    ]
+    wanted, steps = {path.stem: scenario.load(path) for path in paths}, Steps(console.err())
+    figures: dict[str, list[playing.Figure]] = {}
+    for name, each in wanted.items():
+        with steps.step(f"{name}: {each.lasts:.0f} s", each.lasts) as advance:
+            figures[name] = console.run_unless_interrupted(http.play_over_http(each, advance))
+    if as_json:
+        console.print_json(
+            [
+                {
+                    "scenario": name,
+                    "about": wanted[name].about,
+                    "figures": [{**asdict(one), "met": one.met} for one in each],
+                }
+                for name, each in figures.items()
+            ]
+        )
+    else:
+        console.out().print(_scenarios_table(figures))
 
 
 def main() -> None:
@@ -406,6 +448,19 @@ def _bench_table(report: "benchmark.Report") -> Table:
     )
     table.add_row("added latency at half load, median", f"{report.added_latency_ms['p50']:g} ms", "", "")
     table.add_row("peak memory", f"{report.peak_memory_mb:g} MB", "", "")
+    return table
+
+
+def _scenarios_table(figures: "Mapping[str, list[playing.Figure]]") -> Table:
+    table = Table()
+    for column in ("scenario", "measured", "goal", ""):
+        table.add_column(column, justify="left" if column == "scenario" else "right")
+    for name, each in figures.items():
+        table.add_row(f"[bold]{escape(name)}[/]")
+        for one in each:
+            verdict = "[green]met[/]" if one.met else "[red]missed[/]"
+            table.add_row(escape(one.words), f"{one.measured:.4g}", str(one.goal), verdict)
+        table.add_section()
     return table
 
 

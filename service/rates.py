@@ -52,6 +52,10 @@ class Rate:
             self._is_waited_for = False
         return False
 
+    def is_let_be(self) -> None:
+        """Nobody waits for it any more, but for something else: what it is idle meanwhile is not made up for."""
+        self._is_waited_for = False
+
     def share(self, share: float) -> None:
         """Serve this share of the rate from now on."""
         self.per_second = share * self._whole

@@ -34,6 +34,8 @@ from service.providers import (
     content_understanding,
 )
 from service.server import telemetry as server_telemetry
+from service.simulation.endpoint import Behaviour
+from service.simulation.scenario import Arrivals, Expected, Load, load, shipped
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"
@@ -277,6 +279,9 @@ def page() -> str:
         ),
         ("## Commands", said["commands"] + _table("Exit code | Meaning", exit_codes)),
         *((f"### `{name}`", command.help + _options(command)) for name, command in commands()),
+        ("## Scenarios", said["scenarios"] + _scenarios()),
+        *((f"### `{place}`", _keys(form, place)) for place, form in _SCENARIO.items()),
+        ("### `expect[]`", said["expect"] + _table("Key | Meaning", _expected())),
         ("## What labelstream does about each failure", said["failures"] + _consequences()),
         *((f"### Of {title}", _failures(rules)) for title, rules in FAILURES.items()),
         ("## Result records", said["results"] + _said("Field", "result") + _said("Header", "result_headers")),
@@ -290,6 +295,28 @@ def page() -> str:
         *((f"### {each['title']}", _coverage(each)) for each in COVERAGE),
     ]
     return "\n".join(f"{title}\n\n{text.strip()}\n" for title, text in sections)
+
+
+_SCENARIO: dict[str, type[BaseModel]] = {
+    "endpoints.NAME[]": Behaviour,
+    "load.NAME": Load,
+    "load.NAME.arrivals[]": Arrivals,
+}
+
+
+def _scenarios() -> str:
+    return _table("Scenario | Shows that", ([f"`{name}`", load(path).about] for name, path in shipped().items()))
+
+
+def _keys(form: type[BaseModel], place: str) -> str:
+    own = next(branches(form, place))
+    rows = ([f"`{each.path.rpartition('.')[2]}`", each.kind, shown(each), each.meaning] for each in own.settings)
+    return own.meaning + _table("Key | Value | Default | Meaning", rows)
+
+
+def _expected() -> Iterator[list[str]]:
+    for name, meaning in _meanings(Expected).items():
+        yield [f"`{Expected.model_fields[name].alias or name}`", meaning]
 
 
 _VALUES: dict[str, Iterable[str]] = {

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from service import bench
+from service.process import received, spawned
 from tests.commands import PATIENCE, end, environment
 
 KEYS = {
@@ -86,7 +87,7 @@ def test_a_goal_is_met_or_missed_by_its_figure() -> None:
 
 
 def test_the_endpoint_answers_each_document_after_its_constant_time() -> None:
-    with bench._process(bench._endpoint) as endpoint, httpx.Client(base_url=bench._received(endpoint)) as client:
+    with spawned(bench._endpoint) as endpoint, httpx.Client(base_url=received(endpoint)) as client:
         began = time.monotonic()
         documents = [{"id": str(n), "text": "a ticket"} for n in range(25)]
         submitted = client.post("/language/analyze-text/jobs", json={"analysisInput": {"documents": documents}})

@@ -42,6 +42,16 @@ def test_who_waited_and_is_woken_late_loses_nothing() -> None:
     assert moment == pytest.approx(1000 + 399 / 40 + 0.011, abs=2 * TICK)
 
 
+def test_what_is_idle_while_it_is_let_be_is_not_made_up_for() -> None:
+    rate = Rate(10)
+    rate.take(1, 100)
+    assert rate.holds(100)
+    rate.is_let_be()
+    assert not rate.holds(130)
+    rate.take(1, 130)
+    assert rate.free_at == pytest.approx(130.1 - TICK)
+
+
 def test_idle_time_is_not_saved_up() -> None:
     rate = Rate(40)
     rate.take(1, 1000)

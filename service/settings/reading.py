@@ -45,8 +45,18 @@ def load(path: Path) -> Settings:
         Misconfigured: naming every wrong setting, the file, and the nearest known key where one is unknown.
 
     """
+    content = tree(path)
+    for name in os.environ:
+        branch = name.removeprefix(_PREFIX).split("__")[0].lower()
+        if name.startswith(_PREFIX) and "__" in name and branch not in Settings.model_fields:
+            raise Misconfigured(f"{name}: no such setting, {nearest(branch, list(Settings.model_fields))}")
+    return _parsed(_Overridden, content, str(path))
+
+
+def tree(path: Path) -> object:
+    """What a YAML file holds. Raises Misconfigured."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -59,11 +69,6 @@ def load(path: Path) -> Settings:
         ) from None
     except yaml.YAMLError as error:
         raise Misconfigured(f"{path}: is not YAML: {error}") from None
-    for name in os.environ:
-        branch = name.removeprefix(_PREFIX).split("__")[0].lower()
-        if name.startswith(_PREFIX) and "__" in name and branch not in Settings.model_fields:
-            raise Misconfigured(f"{name}: no such setting, {nearest(branch, list(Settings.model_fields))}")
-    return _parsed(_Overridden, tree, str(path))
 
 
 def parse(tree: object, origin: str = "settings") -> Settings:
@@ -80,14 +85,19 @@ def _parsed(form: type[Settings], tree: object, origin: str) -> Settings:
         field = re.search(r'field "(\w+)"', str(error))  # its cause quotes the value
         raise Misconfigured(f"{_PREFIX}{field[1].upper() if field else '…'}: what it holds is not JSON") from None
     except ValidationError as error:
-        found = error.errors()
-        deeper = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}
-        faults = [
-            f"{_path(fault['loc'])}{_message(fault)}"
-            for fault in found
-            if not (fault["type"] == "too_short" and fault["loc"] in deeper)  # a wrong item counts as none at all
-        ]
-        raise Misconfigured("\n".join(f"{origin}: {fault}" for fault in faults)) from None
+        raise misconfigured(error, origin) from None
+
+
+def misconfigured(error: ValidationError, origin: str) -> Misconfigured:
+    """What is wrong with what `origin` holds, key by key."""
+    found = error.errors()
+    deeper = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}
+    faults = [
+        f"{_path(fault['loc'])}{_message(fault)}"
+        for fault in found
+        if not (fault["type"] == "too_short" and fault["loc"] in deeper)  # a wrong item counts as none at all
+    ]
+    return Misconfigured("\n".join(f"{origin}: {fault}" for fault in faults))
 
 
 def _path(where: tuple[int | str, ...]) -> str:
