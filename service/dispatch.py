@@ -34,6 +34,8 @@ _NOTE_PATIENCE = 5.0
 """Seconds that a job's note may still take where the batch is given up."""
 _MOST_FAILURES = 3
 """Failures in a row after which an account that has begun a document in parts is not waited for, if another is well."""
+_SOONER = 0.5
+"""Times what jobs seem to take, after which they are looked for when that is doubted."""
 _BYTES_OF_A_CHARACTER = 4  # at most
 LONGEST_QUIET = 3600.0
 """Seconds that a `Retry-After` is believed: a slip in one header must not silence an account for years."""
@@ -150,6 +152,7 @@ class Account:
         self._ask = self._by_job(provider) if isinstance(provider, JobbingProvider) else _by_call(provider)
         self._job_deadline = job_deadline
         self._poll_times = PollTimes()
+        self._doubts = 0
 
     @property
     def most(self) -> Most:
@@ -228,6 +231,7 @@ class Account:
     def _by_job(self, provider: JobbingProvider) -> Callable[[Sequence[Document], JobNotes], Awaitable[list[Outcome]]]:
         async def ask(documents: Sequence[Document], notes: JobNotes) -> list[Outcome]:
             began = _now()
+            self._look_sooner()
             name = await provider.submit(documents)
             job = Job(self.name, provider.model, name, time.time(), len(documents))
             async with _meanwhile(notes.note(job, documents)):
@@ -236,6 +240,12 @@ class Account:
             return outcomes
 
         return ask
+
+    def _look_sooner(self) -> None:
+        """Where jobs seem to stand in a queue, see how long they do take: they were looked for no sooner."""
+        if self.limits.doubts > self._doubts:
+            self._doubts = self.limits.doubts
+            self._poll_times.expect(_SOONER)
 
     async def _resumed(self, job: Job, documents: Mapping[int, Document]) -> list[Outcome]:
         if self._jobs is None or self._jobs.model != job.model:

@@ -28,6 +28,8 @@ class InFlight(Protocol):
     """How many calls may be out at once; told what becomes of them."""
 
     limit: int
+    doubts: int
+    """How often it was doubted that calls take as long as they seem to."""
 
     def needed(self) -> None:
         """A call is held for this reason alone."""
@@ -47,6 +49,7 @@ class Fixed:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.doubts = 0
 
     def needed(self) -> None:
         """As `InFlight.needed`."""
@@ -73,6 +76,7 @@ class Adaptive:
 
     def __init__(self, start: int = START, most: int = 1000) -> None:
         self.limit = min(start, most)
+        self.doubts = 0
         self._most = most
         self._typical: dict[int, float] = {}
         self._known: dict[int, int] = {}
@@ -156,6 +160,7 @@ class Adaptive:
 
     def _shrink(self, slower: float, out: float) -> None:
         self._step = _FIRST_STEP
+        self.doubts += 1
         if not self._suspected and slower < _CLEARLY_CROWDED:
             self._suspected = True
             return

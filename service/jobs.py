@@ -55,6 +55,8 @@ class PollTimes:
         self._typical = first_guess
         self._in_a_row = _STRANGER
         self._is_a_guess = True
+        self.expectations = 0
+        """How often jobs were expected to take another time than they did."""
 
     def first(self) -> float:
         """Seconds from submitting to the first poll."""
@@ -65,8 +67,19 @@ class PollTimes:
         share = _OF_A_GUESS if self._is_a_guess else _OF_WHAT_IS_KNOWN
         return min(_LONGEST, max(_SHORTEST, share * self._typical) * 1.5 ** min(polls - 1, 40))
 
-    def observe(self, first: float, found: float, polls: int) -> None:
-        """Learn from a job that was first asked after at `first`, and done when it was asked at `found`, in seconds."""
+    def expect(self, share: float) -> None:
+        """Look after this share of the time from now on, whatever jobs say that are out: it would show late else."""
+        self._typical = max(_SHORTEST, share * self._typical)
+        self._is_a_guess = True
+        self.expectations += 1
+
+    def observe(self, first: float, found: float, polls: int, expectations: int = 0) -> None:
+        """Learn from a job that was first asked after at `first`, and done when it was asked at `found`, in seconds.
+
+        It was submitted when there had been so many `expectations`; what a job says that is older is past.
+        """
+        if expectations < self.expectations:
+            return
         if polls == 1 and first <= self._typical:
             self._typical *= 1 - min(_FASTEST_CREEP, _CREEP * 1.05 ** min(self._in_a_row, 1000))
             self._in_a_row += 1
@@ -96,7 +109,7 @@ async def follow(
     loop = asyncio.get_running_loop()
     began = loop.time()
     submitted = began - age
-    first = times.first()
+    first, expectations = times.first(), times.expectations
     wait = max(0.0, first - age)
     polls = 0
     while True:
@@ -117,7 +130,7 @@ async def follow(
         passed = loop.time() - submitted
         if outcomes is not None:
             if not age:  # else it may have been done for long
-                times.observe(first, asked, polls)
+                times.observe(first, asked, polls, expectations)
             return outcomes, polls
         if is_late:
             with suppress(CallFailed):

@@ -125,6 +125,11 @@ class Limits:
         """Seconds for which nobody is let out: it is quiet, or the money is spent."""
         return self._admission.closed_for(_now())
 
+    @property
+    def doubts(self) -> int:
+        """How often it was doubted that calls take as long as they seem to: who has to look should look sooner."""
+        return self._admission.in_flight.doubts
+
     def statistics(self) -> LimitsStatistics:
         """A picture of this moment."""
         gate, now = self._admission, _now()

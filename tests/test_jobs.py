@@ -103,6 +103,41 @@ def test_polling_follows_a_service_that_becomes_faster_or_slower() -> None:
     jobs()
 
 
+def test_that_jobs_take_less_from_now_on_is_seen_by_the_next_whatever_older_ones_say() -> None:
+    times = PollTimes()
+
+    @virtual_time
+    async def jobs() -> None:
+        for _ in range(40):
+            await ask(JobService(after(8.0)), times)
+        older = asyncio.create_task(ask(JobService(after(8.3)), times))
+        await asyncio.sleep(1)
+        times.expect(0.5)
+        newer = asyncio.create_task(ask(JobService(after(4.0)), times))
+        await older
+        await newer
+        assert 3.5 < times.first() < 4.5
+
+    jobs()
+
+
+def test_that_jobs_were_expected_to_take_less_in_vain_costs_a_few_polls_each_of_one_round() -> None:
+    times, polls = PollTimes(), list[int]()
+
+    @virtual_time
+    async def jobs() -> None:
+        service = JobService(after(8.0))
+        for number in range(30):
+            if number == 20:
+                times.expect(0.5)
+            polls.extend(taken for _, taken in await asyncio.gather(*(ask(service, times) for _ in range(8))))
+
+    jobs()
+    assert max(polls[160:168]) <= 4
+    assert max(polls[176:]) <= 3
+    assert times.first() > 6
+
+
 def test_jobs_that_are_always_done_at_once_are_learnt_from_for_ever() -> None:
     times = PollTimes()
     for _ in range(20_000):

@@ -20,7 +20,6 @@ from tests.commands import PATIENCE, environment
 FALLS_SHORT = {
     "flapping": "after a few failures an account is left alone for longer than the endpoint is away",
     "outage": "after an outage of a minute an account may be left alone for 30 s more",
-    "knee-of-jobs": "polls come as late as they came when jobs stood in a queue, so that fewer jobs seem no faster",
 }
 """Scenarios whose goals are not met yet, and why."""
 
