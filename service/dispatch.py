@@ -18,7 +18,7 @@ import structlog
 
 from service.admission import Stream
 from service.batches import Most, packed
-from service.documents import Document, Outcome, Reason, Refused, bytes_of
+from service.documents import AnsweredFrom, Document, Outcome, Reason, Refused, bytes_of
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.jobs import JobProvider, PollTimes, follow
 from service.limits import Limits
@@ -316,13 +316,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Outcomes of some documents, and who gave them; `at` is the wall clock in seconds."""
+    """Outcomes of some documents, and who gave them; `at` is the wall clock in seconds.
+
+    `answered_from` is None where they were asked for; else `saved` is what asking would have been billed for.
+    """
 
     documents: Sequence[Document]
     outcomes: Sequence[Outcome]
     account: Account
     attempts: int
     at: float
+    answered_from: AnsweredFrom | None = None
+    saved: float = 0.0
 
     @property
     def cost(self) -> float:

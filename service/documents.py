@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -100,3 +100,6 @@ class Refused:
 
 
 Outcome = Classified | Refused
+
+AnsweredFrom = Literal["cache", "in_flight"]
+"""Where an answer comes from that was not asked for: it was kept, or an identical document was just asked for."""

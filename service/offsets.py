@@ -230,6 +230,11 @@ class Offsets:
             if progress := self._partitions.get(partition):
                 progress.closing = True
 
+    def is_closing(self, record: Record) -> bool:
+        """Whether the record's partition is about to be given up, or is not ours at all."""
+        progress = self._partitions.get(record.position[:2])
+        return progress is None or progress.closing
+
     def forget(self, partitions: Iterable[Partition]) -> None:
         """Give partitions up, with whatever is unfinished in them."""
         for partition in partitions:

@@ -7,7 +7,7 @@ leaving runs backwards: batches under way finish, the last commit is made, the s
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,11 +15,12 @@ from typing import Protocol
 
 import structlog
 
-from service.batches import Batcher, Most
+from service.batches import Batcher, Most, packed
 from service.dead_letter_limit import DeadLetterLimit
 from service.delivery import AtLeastOnce, Delivery, ExactlyOnce, Finished, Sink, Transactions
 from service.dispatch import Answer, Batch, Dispatcher
 from service.documents import Document, Outcome, Reason, Record, Refused
+from service.identical import likes
 from service.ledger import Ledger, NoShelf, Resumed
 from service.offsets import Mark, Offsets, Partition, Room
 from service.reading import Reader
@@ -137,7 +138,9 @@ class _Work:
         documents = min(stream.batch.documents, dispatcher.most.documents)
         characters = min(stream.batch.characters, dispatcher.most.characters)
         self.worthwhile = max(documents, stream.capacity.documents // 20)  # a poll costs as much as two documents
-        self.batcher = Batcher(Most(documents, characters, dispatcher.most.bytes), stream.batch.wait)
+        self._most = Most(documents, characters, dispatcher.most.bytes)
+        self.batcher = Batcher(self._most, stream.batch.wait)
+        self._likes = likes(stream.identical, dispatcher.accounts)
         self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes, source.metadata_limit)
         self._delivery: Delivery = (
             ExactlyOnce(
@@ -168,6 +171,7 @@ class _Work:
         Of that, some is asked for on trial, and all when the limit is lifted.
         """
         self._resume(self._ledger.ready(self.offsets.highest, _now()), under_way)
+        self._ask_in_place(under_way)
         if orphans := self._ledger.orphans():
             under_way.create_task(self._dispatcher.give_up(orphans))
         if self._trial is None and (documents := self._limit.trial(_now())) is not None:
@@ -180,7 +184,10 @@ class _Work:
             under_way.create_task(self._refuse(garbage))
 
     def take(self, records: Sequence[Record], under_way: asyncio.TaskGroup) -> None:
-        """Take records in hand: those that are documents go into batches, the others become dead letters."""
+        """Take records in hand: those that are documents go into batches, the others become dead letters.
+
+        A document that a job has already waits for that, and one that is like another for its answer.
+        """
         now, documents, refused = time.time(), [], []
         if records:
             self._telemetry.consumed(len(records))
@@ -192,7 +199,9 @@ class _Work:
                 documents.append(document)
         if refused:
             under_way.create_task(self._refuse(refused))
-        self.start(self.batcher.add(self._ledger.claim(documents, _now()), _now()), under_way)
+        documents, known = self._likes.sort(self._ledger.claim(documents, _now()), _now())
+        self._give(known, under_way)
+        self.start(self.batcher.add(documents, _now()), under_way)
 
     def flush(self, under_way: asyncio.TaskGroup) -> None:
         """Begin all that waits for company: there will be none."""
@@ -201,7 +210,8 @@ class _Work:
 
     def _resume(self, jobs: Iterable[Resumed], under_way: asyncio.TaskGroup) -> None:
         for job, documents in ((each.job, each.documents) for each in jobs):
-            self._begin(Batch([*documents.values()], job, [*documents]), under_way)
+            batch = Batch([*documents.values()], job, [*documents])
+            self._begin(batch, self._settle(batch, under_way), under_way)
 
     def start(self, batches: Iterable[Sequence[Document]], under_way: asyncio.TaskGroup) -> None:
         """Begin to settle batches."""
@@ -209,12 +219,33 @@ class _Work:
             self._start(documents, under_way)
 
     def _start(self, documents: Sequence[Document], under_way: asyncio.TaskGroup) -> Batch:
-        return self._begin(Batch(documents), under_way)
-
-    def _begin(self, batch: Batch, under_way: asyncio.TaskGroup) -> Batch:
-        task = self._batches[batch] = under_way.create_task(self._settle(batch))
-        task.add_done_callback(partial(self._done, batch))
+        batch = Batch(documents)
+        self._begin(batch, self._settle(batch, under_way), under_way)
         return batch
+
+    def _give(self, answers: Iterable[Answer], under_way: asyncio.TaskGroup) -> None:
+        """Begin to publish answers of documents that were not asked for."""
+        for answer in answers:
+            if answer.answered_from:
+                self._telemetry.spared(answer.answered_from, len(answer.documents), answer.saved)
+            batch = Batch(answer.documents, answered=True)
+            self._begin(batch, self._publish(batch, [answer]), under_way)
+
+    def _ask_in_place(self, under_way: asyncio.TaskGroup) -> None:
+        """Begin documents that have waited for the answers of others in vain."""
+        waited = self._likes.next()
+        left = [document for document in waited if self._stop.is_set() or self.offsets.is_closing(document.record)]
+        self._leave(left)
+        gone = set(map(id, left))
+        self.start(packed((each for each in waited if id(each) not in gone), self._most), under_way)
+
+    def _leave(self, documents: Sequence[Document]) -> None:
+        self.offsets.abandon(document.record for document in documents)
+        self._telemetry.abandoned(len(documents))
+
+    def _begin(self, batch: Batch, settling: Coroutine[None, None, None], under_way: asyncio.TaskGroup) -> None:
+        task = self._batches[batch] = under_way.create_task(settling)
+        task.add_done_callback(partial(self._done, batch))
 
     def give_up_waiting(self, partitions: Iterable[Partition]) -> None:
         """Leave to the next owner of these partitions what has not gone out to a classifier yet."""
@@ -223,17 +254,22 @@ class _Work:
         def is_given_up(document: Document) -> bool:
             return Partition(*document.record.position[:2]) in given_up
 
-        dropped = [document.record for tray in (self.batcher, self._ledger) for document in tray.drop(is_given_up)]
+        gone = [document for tray in (self.batcher, self._ledger) for document in tray.drop(is_given_up)]
+        dropped = [document.record for document in gone]
         dropped += self._limit.drop(lambda record: Partition(*record.position[:2]) in given_up)
         self.offsets.abandon(dropped)
         self._telemetry.abandoned(len(dropped))
+        out = set[int]()
         for batch, task in self._batches.items():
             if batch.asked or batch.answered:
-                continue
-            if all(map(is_given_up, batch.documents)):
+                out |= set(map(id, batch.documents))
+            elif all(map(is_given_up, batch.documents)):
                 task.cancel()
+                gone += batch.documents
             else:
                 self.offsets.abandon(document.record for document in batch.documents if is_given_up(document))
+        self._leave(self._likes.drop(is_given_up, out))
+        self._likes.promote(gone)
 
     def _let_go_at_once(self, partition: Partition) -> None:
         """Stop work on a partition that was taken from us unasked."""
@@ -245,17 +281,24 @@ class _Work:
         self._delivery.forget(partitions)
         self._ledger.forget(partitions)
         self.offsets.forget(partitions)
+        self._likes.drop(lambda document: not self.offsets.owned([document.record]))
         for batch, task in self._batches.items():
             if not self.offsets.owned(document.record for document in batch.documents):
                 task.cancel()
+                self._likes.promote(batch.documents)
 
-    async def _settle(self, batch: Batch) -> None:
+    async def _settle(self, batch: Batch, under_way: asyncio.TaskGroup) -> None:
         answers = await self._dispatcher.classify(batch, self._ledger)
         if batch.asked_at is not None:
             self._telemetry.asked(batch.asked_at - batch.documents[0].read_at)
+        self._give(self._likes.answered(answers, _now()), under_way)
+        self._ask_in_place(under_way)
         answers = [self._ours(answer) for answer in answers]
         if batch is self._trial and any(answer.documents for answer in answers):
             self._judge([outcome for answer in answers for outcome in answer.outcomes])
+        await self._publish(batch, answers)
+
+    async def _publish(self, batch: Batch, answers: Sequence[Answer]) -> None:
         answers = [self._within_limit(answer) for answer in answers]
         with batch.out():  # answered and paid for: as much worth waiting for as before
             for answer in answers:
@@ -421,6 +464,7 @@ class _Work:
 
     def statistics(self) -> StreamStatistics:
         """A picture of this moment."""
+        kept = self._likes.statistics()
         return StreamStatistics(
             self._stream.input,
             self._stream.capacity.documents,
@@ -431,6 +475,8 @@ class _Work:
             draining=self._stop.is_set(),
             dead_letter_limit_reached=self._limit.reached,
             job_notes=self._ledger.statistics(),
+            answers_kept=kept.answers,
+            bytes_kept=kept.bytes,
         )
 
 

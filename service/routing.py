@@ -145,7 +145,8 @@ class _Form:
         account, provider = answer.account, answer.account.provider
         self._classes = b',"stream":%b,"task":%b,"classes":[' % (_json(stream.name), _json(provider.task))
         names = _json(account.name), _json(account.kind), _json(provider.model)
-        self._source = b',"account":%b,"provider":%b,"model":%b,"source":{"topic":' % names
+        spared = b',"answered_from":"%b"' % answer.answered_from.encode() if answer.answered_from else b""
+        self._source = b',"account":%b,"provider":%b,"model":%b%b,"source":{"topic":' % (*names, spared)
         self._per_unit = account.limits.tariff.per_unit
         told = _time(answer.at), answer.attempts
         self._classified_at = b'","classified_at":"%b","attempts":%d,"usage":{"characters":' % told

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Info, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.documents import Classified, Outcome, Reason, Record, Refused
+from service.documents import AnsweredFrom, Classified, Outcome, Reason, Record, Refused
 from service.histograms import Histogram, Observed
 from service.limits import LimitsStatistics
 from service.offsets import OffsetsStatistics, Partition
@@ -70,6 +70,8 @@ class StreamStatistics:
     draining: bool = False
     dead_letter_limit_reached: bool = False
     job_notes: int = 0
+    answers_kept: int = 0
+    bytes_kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class StreamTelemetry:
         self._rebalance_duration = telemetry.rebalance_duration.labels(topic)
         self._abandoned = telemetry.records_abandoned.labels(topic)
         self._cost = telemetry.cost.labels(topic)
+        self._spared = {where: telemetry.spared.labels(topic, where) for where in get_args(AnsweredFrom)}
+        self._saved = telemetry.saved.labels(topic)
 
     def consumed(self, count: int) -> None:
         """Records were read."""
@@ -119,6 +123,11 @@ class StreamTelemetry:
         """Answers cost so much."""
         if cost:
             self._cost.inc(cost)
+
+    def spared(self, where: AnsweredFrom, count: int, saved: float) -> None:
+        """Documents were answered without being asked for, which would have cost so much."""
+        self._spared[where].inc(count)
+        self._saved.inc(saved)
 
     def abandoned(self, count: int) -> None:
         """Documents were given up unanswered, to be read again by the partition's next owner."""
@@ -257,6 +266,15 @@ class Telemetry(Collector):
         self.cost = counter(
             "cost", "What answers were billed for by the unit, in the currency of the accounts' prices.", "topic"
         )
+        self.spared = counter(
+            "records_spared",
+            "Records that were not asked for: an identical one was just asked for, or its answer was kept.",
+            "topic",
+            "answered_from",
+        )
+        self.saved = counter(
+            "cost_saved", "What they would have been billed for by the unit, in the currency of the prices.", "topic"
+        )
         self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "topic", "reason")
         self.labels = counter("labels", "Results by their best class.", "topic", "label")
         self.confidence = histogram("confidence", "Score of the best class.", _SCORE_BUCKETS, "topic")
@@ -384,6 +402,8 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
         "Whether (1 or 0) so many documents are refused that they are held back and nothing more is read.",
         "topic",
     )
+    kept = _gauge("answers_kept", "Answers that are kept for identical records.", "topic")
+    kept_bytes = _gauge("answers_kept_bytes", "Memory that they take at most.", "topic")
     notes = _gauge("job_notes", "Notes of jobs whose documents are not all committed.", "topic")
     now = time.time() * 1000
     for stream in streams:
@@ -393,6 +413,8 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
         limit.add_metric([stream.topic], stream.capacity)
         batches.add_metric([stream.topic], stream.batches)
         notes.add_metric([stream.topic], stream.job_notes)
+        kept.add_metric([stream.topic], stream.answers_kept)
+        kept_bytes.add_metric([stream.topic], stream.bytes_kept)
         reached.add_metric([stream.topic], stream.dead_letter_limit_reached)
         assigned.add_metric([stream.topic], len(stream.ends))
         oldest = [partition.oldest for partition in offsets.partitions.values() if partition.oldest is not None]
@@ -405,7 +427,8 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
             lag_seconds.add_metric(names, late)
             gap.add_metric(names, max(0, progress.low_water - progress.committed))
             spread.add_metric(names, max(0, progress.highest + 1 - progress.low_water))
-    yield from (inflight, inflight_bytes, limit, batches, notes, reached, age, assigned, lag, lag_seconds, gap, spread)
+    yield from (inflight, inflight_bytes, limit, batches, notes, kept, kept_bytes, reached, age, assigned)
+    yield from (lag, lag_seconds, gap, spread)
 
 
 def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:

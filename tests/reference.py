@@ -24,7 +24,7 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from service import aws, cli, dispatch, settings, telemetry
-from service.documents import Reason
+from service.documents import AnsweredFrom, Reason
 from service.failures import Rule
 from service.providers import (
     azure_language_dialects,
@@ -284,7 +284,13 @@ def page() -> str:
         ("### `expect[]`", said["expect"] + _table("Key | Meaning", _expected())),
         ("## What labelstream does about each failure", said["failures"] + _consequences()),
         *((f"### Of {title}", _failures(rules)) for title, rules in FAILURES.items()),
-        ("## Result records", said["results"] + _said("Field", "result") + _said("Header", "result_headers")),
+        (
+            "## Result records",
+            said["results"]
+            + _said("Field", "result")
+            + _said("Field of a document that was not asked for", "result_of_identical")
+            + _said("Header", "result_headers"),
+        ),
         (
             "## Dead-letter records",
             said["dead_letters"] + _said("Header", "dead_letter_headers") + _said("Reason", "reasons"),
@@ -322,6 +328,7 @@ def _expected() -> Iterator[list[str]]:
 _VALUES: dict[str, Iterable[str]] = {
     "labelstream_dead_letters_total{reason}": Reason,
     "labelstream_provider_errors_total{error_type}": get_args(telemetry.ErrorType),
+    "labelstream_records_spared_total{answered_from}": get_args(AnsweredFrom),
 }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,7 +142,13 @@ def test_a_configuration_loads(file: Path, tmp_path: Path, environment: pytest.M
 
 
 @pytest.fixture
-async def result() -> Message:
+def result(answer: Answer) -> Message:
+    (message,) = route(STREAM, answer)
+    return message
+
+
+@pytest.fixture
+async def answer() -> Answer:
     account = settings.AzureLanguage(
         provider="azure_language",
         endpoint="https://contoso.cognitiveservices.azure.com",
@@ -157,8 +164,7 @@ async def result() -> Message:
         azure = Account("azure", account.provider, provider, limits=limits, telemetry=events)
         outcome = Classified((ClassScore("refund", 0.9),), 1)
         document = Document(record, "T-1", "Where is my refund?", None, 1_700_000_000.0)
-        (message,) = route(STREAM, Answer([document], [outcome], azure, 1, 1_700_000_001.0))
-    return message
+        return Answer([document], [outcome], azure, 1, 1_700_000_001.0)
 
 
 @pytest.fixture
@@ -170,6 +176,14 @@ def letter() -> Message:
 def test_the_fields_of_a_result_are_those_of_the_reference(result: Message) -> None:
     assert [path for path, _ in leaves(json.loads(result.value or b""))] == list(reference.SAID["result"])
     assert [name for name, _ in result.headers] == list(reference.SAID["result_headers"])
+
+
+def test_the_result_of_an_identical_document_says_so_as_the_reference_tells(answer: Answer) -> None:
+    (message,) = route(STREAM, replace(answer, answered_from="cache"))
+    found = dict(leaves(json.loads(message.value or b"")))
+    assert found.pop("answered_from") == "cache"
+    assert list(reference.SAID["result_of_identical"]) == ["answered_from"]
+    assert list(found) == list(reference.SAID["result"])
 
 
 def test_the_headers_of_a_dead_letter_are_those_of_the_reference(letter: Message) -> None:

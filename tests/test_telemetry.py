@@ -52,7 +52,7 @@ def test_labels_are_those_of_the_configuration_and_of_closed_sets() -> None:
     azure.retried("throttled", 1.0)
     seen = {each for labels in series(telemetry).values() for each in labels}
     assert {name for each in seen for name, _ in each} == {
-        *("topic", "partition", "outcome", "reason", "result", "event", "label"),
+        *("topic", "partition", "outcome", "reason", "result", "event", "label", "answered_from"),
         *("account", "provider", "operation", "error_type", "period"),
         *("le", "version", "python"),
     }

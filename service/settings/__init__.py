@@ -10,7 +10,7 @@ from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentU
 from service.settings.kafka import Kafka
 from service.settings.limits import Limits, Price
 from service.settings.reading import load, parse
-from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Route, Stream
+from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Route, Stream
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic, is_loopback
@@ -35,6 +35,7 @@ __all__ = [
     "Fields",
     "HarmCategory",
     "Health",
+    "Identical",
     "Kafka",
     "LanguageTraining",
     "Limits",

@@ -64,6 +64,29 @@ class Batch(Branch):
     """How long the first document may wait for company."""
 
 
+class Identical(Branch):
+    """Documents of the same text and language: one is asked for, the others get its answer; without this, each is.
+
+    Never across streams, accounts, models, tasks or workers. A model that is deployed anew under its old name is heard
+    of after `ttl`. What is kept has keyed hashes in place of texts, and is gone with a restart. Refusals are nobody
+    else's: a document whose like is refused is asked for itself.
+    """
+
+    ttl: Seconds = 0.0
+    """How long an answer is given again to documents that come later; 0 is only while it is being asked for."""
+    entries: Annotated[int, Field(ge=1)] = 100_000
+    """The most answers that are kept; those go first that were not asked for the longest."""
+    bytes: Annotated[Bytes, Field(ge=4096)] = 64 * 1024**2
+    """The most memory that they take."""
+
+    @model_validator(mode="after")
+    def _bounds_of_what_is_kept(self) -> Self:
+        for name in ("entries", "bytes"):
+            if name in self.model_fields_set and not self.ttl:
+                raise ValueError(f"{name} is of answers that are kept: give ttl, such as 1h")
+        return self
+
+
 class Capacity(Branch):
     """What may be in hand at once, read but not yet answered: the back-pressure on the input.
 
@@ -128,6 +151,7 @@ class Stream(Branch):
     priority: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Of an account that has not enough for all its streams, each gets in proportion to this."""
     batch: Batch = Batch()
+    identical: Identical | None = None
     capacity: Capacity = Capacity()
     output: Topic
     """The topic that gets every result."""
