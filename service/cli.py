@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -28,6 +29,8 @@ from service.server.content_safety_samples import MOST_BYTES
 from service.settings import Log
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from service import bench as benchmark
     from service import demo as demonstration
     from service import replay as replaying
@@ -64,13 +67,32 @@ class Scenario(StrEnum):
 
 
 @app.command()
-def run(config: Config) -> None:
+def run(
+    config: Config,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes of the same group, one for each core.")] = 1,
+) -> None:
     """Classify the configured streams until SIGTERM or SIGINT."""
     from service import worker
+    from service import workers as several
 
     wanted = settings.load(config)
     logs.configure(wanted.log)
-    console.run(lambda stop: worker.work(wanted, stop))
+    if workers == 1:
+        console.run(lambda stop: worker.work(wanted, stop))
+    elif code := console.run(lambda stop: several.supervise(wanted, workers, partial(_work, config), stop)):
+        raise typer.Exit(code)
+
+
+def _work(config: Path, beside: "Connection", number: int) -> None:
+    """One of several workers, in a process of its own."""
+    from service import workers
+
+    try:
+        wanted = settings.load(config)
+        logs.configure(wanted.log)
+        console.run(lambda stop: workers.work(wanted, number, beside, stop))
+    except BaseException as error:  # noqa: BLE001  the outermost edge
+        sys.exit(_ended(error))
 
 
 @app.command()
@@ -311,7 +333,7 @@ def bench(
     scenario: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SCENARIO…]", help="Scenarios by name (`knee`, `outage` …; `all`), or files of your own."
+            metavar="SCENARIO…", help="Scenarios by name (`knee`, `outage` …; `all`), or files of your own."
         ),
     ] = None,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka to measure on.")] = None,

@@ -7,11 +7,17 @@ asks whether Kafka or a provider is well: an outage is waited out, not restarted
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
+import httpx
 import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -48,6 +54,82 @@ def app(telemetry: Telemetry) -> Starlette:
     return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
+_SILENCE = 5.0
+"""Seconds in which a worker is to say how it is."""
+
+
+class Watched(Protocol):
+    """A worker in a process of its own; `url` is where it is asked how it is, None while it has not started."""
+
+    name: str
+    url: str | None
+    restarts: int
+
+
+def app_of_workers(workers: Sequence[Watched]) -> Starlette:
+    """The application that answers for several workers, by asking each.
+
+    Alive are those that answer or have not started, and the whole is ready when each of them is. Metrics are those of
+    each, with the label `worker`.
+    """
+
+    async def asked(path: str) -> dict[str, httpx.Response | None]:
+        async with httpx.AsyncClient(timeout=_SILENCE, trust_env=False) as http:
+
+            async def answer(url: str | None) -> httpx.Response | None:
+                with contextlib.suppress(httpx.HTTPError):
+                    return await http.get(url + path) if url is not None else None
+                return None
+
+            answers = await asyncio.gather(*(answer(each.url) for each in workers))
+            return dict(zip([each.name for each in workers], answers, strict=True))
+
+    async def livez(_: Request) -> Response:
+        answers = await asked("/livez")
+        silent = [each.name for each in workers if each.url is not None and answers[each.name] is None]
+        return JSONResponse({"alive": not silent, "silent": silent}, 503 if silent else 200)
+
+    async def readyz(_: Request) -> Response:
+        answers = await asked("/readyz")
+        workers: dict[str, Any] = {name: answer and answer.json() for name, answer in answers.items()}
+        ready = all(each is not None and each["ready"] for each in workers.values())
+        return JSONResponse({"ready": ready, "workers": workers}, 200 if ready else 503)
+
+    async def metrics(request: Request) -> Response:
+        pages = {name: answer.text for name, answer in (await asked("/metrics")).items() if answer is not None}
+        registry = CollectorRegistry()
+        registry.register(WorkersCollector(workers, pages))
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), media_type=content_type)
+
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+class WorkersCollector(Collector):
+    """The metrics of all workers, by what each shows, with the label `worker`; and those of the process beside them."""
+
+    def __init__(self, workers: Sequence[Watched], pages: Mapping[str, str]) -> None:
+        self._workers = workers
+        self._pages = pages
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric, once."""
+        up = GaugeMetricFamily("labelstream_worker_up", "Whether (1 or 0) a worker has started.", labels=["worker"])
+        restarts = CounterMetricFamily(
+            "labelstream_worker_restarts", "Starts of a worker that was killed.", labels=["worker"]
+        )
+        for each in self._workers:
+            up.add_metric([each.name], each.url is not None)
+            restarts.add_metric([each.name], each.restarts)
+        families: dict[str, Metric] = {}
+        for name, page in self._pages.items():
+            for family in text_string_to_metric_families(page):
+                known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    known.add_sample(sample.name, {"worker": name, **sample.labels}, sample.value)
+        yield from (up, restarts, *families.values())
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -55,14 +137,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(telemetry: Telemetry, health: settings.Health) -> AsyncIterator[str]:
+async def served(app: Starlette, health: settings.Health) -> AsyncIterator[str]:
     """Answer on the configured port for the length of the block; gives the URL. Raises Misconfigured."""
     family = socket.AF_INET6 if ":" in health.host else socket.AF_INET
     try:
         listening = socket.create_server((health.host, health.port), family=family)
     except OSError as error:
         raise Misconfigured(f"health: cannot listen on {health.host}:{health.port}: {error.strerror}") from None
-    server = _Server(uvicorn.Config(app(telemetry), log_config=None, access_log=False, lifespan="off"))
+    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
     async with asyncio.TaskGroup() as running:
         serving = running.create_task(server.serve([listening]))
         host = f"[{health.host}]" if family == socket.AF_INET6 else health.host

@@ -39,6 +39,7 @@ def configure(log: Log) -> None:
     """Write our own lines and those of the libraries to standard error, in the configured form."""
     as_json = log.format == "json" or (log.format == "auto" and not sys.stderr.isatty())
     shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),

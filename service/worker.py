@@ -27,7 +27,7 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
     names = [name for stream in settings.streams for name in stream.classify_with]
     async with (
         accounts.opened(settings.accounts, names, telemetry) as ready,
-        health.served(telemetry, settings.health) as url,
+        health.served(health.app(telemetry), settings.health) as url,
         kafka_sink.producing(settings.kafka, telemetry) as sink,
     ):
         await check_topics(settings)

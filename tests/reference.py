@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from service import aws, cli, dispatch, settings, telemetry
+from service import aws, cli, dispatch, health, settings, telemetry
 from service.documents import AnsweredFrom, Reason
 from service.failures import Rule
 from service.providers import (
@@ -272,6 +272,7 @@ def page() -> str:
         *((_title(branch), branch.meaning + _settings(branch)) for branch in branches() if branch.settings),
         ("## Metrics", said["metrics"]),
         ("### Of `labelstream run`", _metrics(telemetry.Telemetry().registry)),
+        ("### Of `labelstream run --workers`, besides", _metrics(_several_workers())),
         ("### Of `labelstream serve`", _metrics(server_telemetry.Telemetry().registry)),
         (
             "### Values of labels",
@@ -308,6 +309,12 @@ _SCENARIO: dict[str, type[BaseModel]] = {
     "load.NAME": Load,
     "load.NAME.arrivals[]": Arrivals,
 }
+
+
+def _several_workers() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(health.WorkersCollector([], {}))
+    return registry
 
 
 def _scenarios() -> str:

@@ -12,7 +12,7 @@ from service import pipeline, settings
 from service.dispatch import Dispatcher
 from service.documents import Record
 from service.errors import Misconfigured
-from service.health import served
+from service.health import app, served
 from service.routing import Message
 from service.streams.memory import MemorySink, MemorySource
 from service.telemetry import Telemetry
@@ -25,7 +25,7 @@ ANY_PORT = settings.Health(port=0)
 
 @asynccontextmanager
 async def asked(telemetry: Telemetry, health: settings.Health = ANY_PORT) -> AsyncIterator[httpx.AsyncClient]:
-    async with served(telemetry, health) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+    async with served(app(telemetry), health) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
         yield http
 
 
@@ -134,9 +134,9 @@ async def test_ipv6_is_listened_on_where_it_is_asked_for() -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:  # a machine without IPv6
         with pytest.raises(Misconfigured, match="health: cannot listen on ::1:0: "):
-            await served(Telemetry(), health).__aenter__()
+            await served(app(Telemetry()), health).__aenter__()
         return
-    async with served(Telemetry(), health) as url, httpx.AsyncClient(trust_env=False) as http:
+    async with served(app(Telemetry()), health) as url, httpx.AsyncClient(trust_env=False) as http:
         assert url.startswith("http://[::1]:")
         assert (await http.get(f"{url}/livez")).status_code == 200
 
@@ -145,7 +145,7 @@ async def test_a_port_that_is_taken_is_said_by_its_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Misconfigured, match=rf"health: cannot listen on .*:{port}: Address already in use"):
-            async with served(Telemetry(), settings.Health(port=port)):
+            async with served(app(Telemetry()), settings.Health(port=port)):
                 pass
 
 
@@ -153,7 +153,7 @@ async def test_the_port_is_free_again_when_the_block_ends_however_it_ends() -> N
     ports = []
 
     async def fail() -> None:
-        async with served(Telemetry(), ANY_PORT) as url:
+        async with served(app(Telemetry()), ANY_PORT) as url:
             ports.append(httpx.URL(url).port)
             async with httpx.AsyncClient(trust_env=False) as http:
                 await http.get(f"{url}/livez")
@@ -162,5 +162,5 @@ async def test_the_port_is_free_again_when_the_block_ends_however_it_ends() -> N
     with pytest.raises(ExceptionGroup) as failed:
         await fail()
     assert failed.group_contains(ZeroDivisionError)
-    async with served(Telemetry(), settings.Health(port=ports[0])):
+    async with served(app(Telemetry()), settings.Health(port=ports[0])):
         pass
