@@ -88,6 +88,16 @@ class Budget:
         """Whether there is money that may not be spent."""
         return self._hour.limit is not None or self._day.limit is not None
 
+    @property
+    def per_hour(self) -> float | None:
+        """What this worker may spend in an hour, its share taken."""
+        return self._hour.limit
+
+    @property
+    def per_day(self) -> float | None:
+        """What this worker may spend in a day, its share taken."""
+        return self._day.limit
+
     def wait(self, documents: int, characters: int) -> float:
         """Seconds until such a call may be paid for."""
         at, cost = self._pass(), self.tariff.at_most(documents, characters)

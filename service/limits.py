@@ -139,8 +139,8 @@ class Limits:
             gate.waiting,
             self.quiet_for,
             gate.budget.spent(),
-            self._settings.spend_per_hour,
-            self._settings.spend_per_day,
+            gate.budget.per_hour,
+            gate.budget.per_day,
             gate.held(now),
         )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Info, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -328,6 +328,7 @@ class Telemetry(Collector):
         Info("labelstream_build", "What is running.", registry=registry).info(
             {"version": version("labelstream"), "python": platform.python_version()}
         )
+        ProcessCollector(registry=registry)  # CPU, memory and open files, by the names that they have everywhere
         registry.register(self)
 
     def stream(self, topic: str, statistics: Callable[[], StreamStatistics]) -> StreamTelemetry:
@@ -447,7 +448,7 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
         labels=who,
     )
     spent = _gauge("account_spent", "What was spent, or is spoken for, in this hour and day (UTC).", *who, "period")
-    spend_limit = _gauge("account_spend_limit", "What may be spent in an hour and a day.", *who, "period")
+    spend_limit = _gauge("account_spend_limit", "What this worker may spend in an hour and a day.", *who, "period")
     quiet = _gauge("account_quiet_seconds", "Seconds for which the account is still left alone.", *who)
     failures = _gauge("account_failures", "Failures since the account's last answer.", *who)
     for account in accounts:

@@ -385,6 +385,7 @@ async def test_a_worker_uses_its_share_of_the_quotas_of_its_group() -> None:
 async def test_money_is_shared_as_quotas_are() -> None:
     gate = paying()
     gate.share(Stream(), 0.5)
+    assert gate.statistics().spend_per_hour == 5, "so that workers' limits add up to the group's"
     async with gate.admit(0, 5):
         gate.answered([UNIT] * 5)
     with takes(0):

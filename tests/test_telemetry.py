@@ -38,7 +38,7 @@ def test_every_family_is_ours_and_says_what_it_means() -> None:
     families = list(watched(Offsets(1, 1), {}).registry.collect())
     assert len(families) > 35
     for family in families:
-        assert re.fullmatch(r"labelstream_[a-z_]+", family.name)
+        assert re.fullmatch(r"(labelstream|process)_[a-z_]+", family.name)
         assert re.fullmatch(r"[A-Z].+\.", family.documentation), family.name
 
 
