@@ -24,6 +24,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = _START
         super().__init__(_Jump(self))
+        self._clock_resolution = 0.0  # a timer that went off early, at a time that does not pass, would do so for ever
 
     def time(self) -> float:
         return self._now

@@ -20,7 +20,7 @@ from service.limits import Limits
 from service.offsets import Mark
 from service.streams.memory import MemorySink, TransactionalMemorySource
 from service.telemetry import Telemetry
-from tests.classifiers import POISON, UNWANTED, FirstWord, account
+from tests.classifiers import POISON, UNWANTED, FirstWord, FirstWordByJobs, account
 from tests.clock import now, virtual_time
 from tests.records import INPUT, document, written
 from tests.test_pipeline import OTHER, Story, named, stream
@@ -376,3 +376,46 @@ async def test_with_exactly_once_each_has_one_result_and_they_do_not_wait_for_ea
     assert Counter(story.results) == Counter(named((INPUT, range(250)), (OTHER, range(200))))
     assert len(story.classifiers[0].asked) == 53
     assert now() < 5
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_comes_and_goes_each_document_is_answered_once_be_it_alike_long_or_bad(seed: int) -> None:
+    @virtual_time
+    async def tell() -> None:
+        chance = random.Random(seed)  # noqa: S311  repeatable
+        kinds = ["spam", "billing", UNWANTED, POISON, *["billing is wrong. " * n for n in (3, 20, 60)]]
+        records = [
+            written(n, f"{chance.choice(kinds)} {chance.randrange(40)}", partition=partition)
+            for partition in (INPUT, OTHER)
+            for n in range(400)
+        ]
+        provider = FirstWordByJobs(characters_per_document=300) if seed % 2 else FirstWord(characters_per_document=300)
+        provider.seconds = 2
+        provider.trouble = lambda: Unavailable("502") if chance.random() < 0.1 else None
+        settings = stream(
+            identical={"ttl": "5s"} if seed % 3 else {},
+            document={"too_long": "split"},
+            batch={"documents": 10},
+            capacity={"documents": 100},
+            dead_letter_limit={"share": 1},
+        )
+        story = Story(records, settings=settings, classifiers=[provider], ends=False)
+        async with story.running() as running:
+            for _ in range(15):
+                await asyncio.sleep(chance.uniform(0.1, 5))
+                gone = chance.choice([[INPUT], [OTHER], [INPUT, OTHER]])
+                await story.source.revoke(gone)
+                await asyncio.sleep(chance.uniform(0, 2))
+                await story.source.assign(gone)
+            await asyncio.sleep(900)
+            assert not running.done(), running.exception()
+        outcomes = Counter(message.source for message in story.sink.messages)
+        assert outcomes == Counter(each.position for each in records)
+        assert story.source.committed == {INPUT: Mark(400), OTHER: Mark(400)}
+        assert told_from(story)["in_flight"] > 50
+        values = {message.source: orjson.loads(message.value or b"") for message in story.sink.to("classified")}
+        texts = {each.position: orjson.loads(each.value or b"")["text"] for each in records}
+        assert all((len(texts[position]) > 300) == ("split into" in str(value)) for position, value in values.items())
+        assert all(value["best"]["name"] == texts[position].split()[0] for position, value in values.items())
+
+    tell()

@@ -77,7 +77,7 @@ class Story:
         self.stop = asyncio.Event()
 
     async def run(self) -> None:
-        dispatcher = Dispatcher(self.accounts)
+        dispatcher = Dispatcher(self.accounts, 1.0, self.settings.document.most_parts)
         await run(self.settings, self.source, self.sink, dispatcher, telemetry=self.telemetry, stop=self.stop)
 
     @asynccontextmanager
