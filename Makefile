@@ -9,11 +9,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench chaos reference lock clean
+.PHONY: help demo test lint kafka bench chaos reference dashboards ops-check lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## classify sample tickets from end to end, with nothing else installed
 	@$(VENV)/bin/labelstream demo $(ARGS)
@@ -37,6 +37,12 @@ chaos: $(VENV)/.dev ## kill workers, broker and endpoint in mid-stream and count
 
 reference: $(VENV)/.dev ## write docs/reference.md anew, from the code
 	@$(VENV)/bin/python -m tests.reference
+
+dashboards: $(VENV)/.dev ## draw the boards of config/grafana anew
+	@$(VENV)/bin/python -m tests.ops.boards
+
+ops-check: $(VENV)/.dev ## check rules, boards, image and chart, as `make test` does, too; takes Prometheus
+	@$(VENV)/bin/python -m pytest tests/ops $(ARGS)
 
 UV_COMPILE := $(VENV)/bin/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import typer
 import yaml
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -209,6 +209,8 @@ class Metric(NamedTuple):
 def metrics(registry: CollectorRegistry) -> Iterator[Metric]:
     """Every metric of a registry, also those that have no series yet."""
     for collector in registry._collector_to_names:
+        if isinstance(collector, ProcessCollector):
+            continue  # its names are the same everywhere, and it has none where there is no /proc
         families = collector.describe() if isinstance(collector, MetricWrapperBase) else collector.collect()
         for family in families:
             labels = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ())

@@ -1,13 +1,16 @@
 import asyncio
 import re
 from dataclasses import replace
+from itertools import product
+from typing import get_args
 
 import pytest
 
+from service.admission import Held
 from service.documents import Classified, ClassScore, Outcome, Reason, Refused
 from service.limits import LimitsStatistics
 from service.offsets import Mark, Offsets, Partition
-from service.telemetry import AccountStatistics, StreamStatistics, Telemetry
+from service.telemetry import AccountStatistics, ErrorType, StreamStatistics, Telemetry
 from tests.clock import virtual_time
 from tests.records import INPUT, record
 
@@ -162,6 +165,28 @@ async def test_the_lag_of_the_event_loop_is_measured() -> None:
     sample = telemetry.registry.get_sample_value
     assert sample("labelstream_event_loop_lag_seconds_count") == 20
     assert sample("labelstream_event_loop_lag_seconds_bucket", {"le": "0.001"}) == 20
+
+
+def test_four_busy_streams_and_accounts_are_fewer_than_two_thousand_series() -> None:
+    telemetry = Telemetry()
+    for name in ("tickets", "posts", "mails", "chats"):
+        offsets, ends = Offsets(100, 1000), {Partition(name, number): 10 for number in range(16)}
+        for partition in ends:
+            offsets.assign(partition, None)
+        standing = StreamStatistics(name, 100, 0, offsets.statistics(), ends)
+        stream = telemetry.stream(name, lambda standing=standing: standing)  # type: ignore[misc]
+        for number in range(60):
+            stream.finished([record(number)], [Classified((ClassScore(f"class-{number}", 0.5),))])
+        account = telemetry.account(name, "azure_language")
+        for operation, outcome in product(("submit", "poll"), ("2xx", "4xx", "5xx", "error")):
+            account.request(operation, outcome, 0.1)
+        for error in get_args(ErrorType):
+            account.error("poll", error)
+        for reason in ("throttled", "unavailable", "job_lost"):
+            account.retried(reason, 1.0)
+        gate = LimitsStatistics(2, 16, 0, 0, held=dict.fromkeys(Held, 1.0))
+        telemetry.watch_account(lambda name=name, gate=gate: AccountStatistics(name, "azure_language", gate, 0))  # type: ignore[misc]
+    assert 1000 < sum(len(family.samples) for family in telemetry.registry.collect()) < 2000
 
 
 def test_two_streams_are_kept_apart() -> None:

@@ -1,0 +1,241 @@
+"""The board of the accounts: do they answer, why do calls wait, what does it cost."""
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.ops.boards.drawing import (
+    ACCOUNT,
+    POD,
+    RATE,
+    Query,
+    Row,
+    alerting,
+    board,
+    heat,
+    lines,
+    mean,
+    per_second,
+    quantiles,
+    stacked,
+    states,
+)
+
+REQUESTS = "labelstream_provider_request_duration_seconds"
+
+
+def draw() -> Dashboard:
+    """The board."""
+    return board(
+        "Providers",
+        "What each account is asked and answers. One set of rows for each account, and one for `labelstream serve`.",
+        [
+            Row("Does $account answer?", _answers(), each="account"),
+            Row("Why do calls to $account wait?", _waiting(), each="account"),
+            Row("Are calls to $account full, and how long are jobs?", _batches(), each="account"),
+            Row("What does $account cost?", _cost(), each="account"),
+            Row("How is labelstream serve?", _served()),
+        ],
+        by=["account"],
+    )
+
+
+def _answers() -> list[object]:
+    return [
+        states(
+            "Left alone",
+            "After failures, when the service demands it (Retry-After), or when the money is spent, an account is "
+            "left alone "
+            "for a while. Ten minutes of it without an answer: alert LabelstreamAccountAway.",
+            Query(f"max by (account) (labelstream_account_quiet_seconds{{{ACCOUNT}}} > bool 0)", "{{account}}"),
+            {"0": ("asked", "green"), "1": ("left alone", "orange")},
+        ),
+        stacked(
+            "Requests, by outcome",
+            "HTTP requests, polls included. 4xx: refused or throttled, see errors by kind. 5xx: the service is unwell. "
+            "error: no answer came.",
+            "suffix:/s",
+            per_second(f"{REQUESTS}_count", ACCOUNT, "outcome"),
+        ),
+        stacked(
+            "Failures, by kind",
+            "timeout, connect, tls: the way there. auth: a wrong key (alert LabelstreamCredentialsRefused). "
+            "throttled: the "
+            "quota. document_error: single documents were refused.",
+            "suffix:/s",
+            Query(
+                f"sum by (error_type) (rate(labelstream_provider_errors_total{{{ACCOUNT}}}[{RATE}]))", "{{error_type}}"
+            ),
+            Query(f"max(labelstream_account_failures{{{ACCOUNT}}})", "in a row"),
+        ),
+        lines(
+            "How long a request takes",
+            "One HTTP request, not a whole job.",
+            "s",
+            *quantiles(REQUESTS, ACCOUNT, 0.5, 0.95, 0.99),
+        ),
+        heat(
+            "Requests, spread",
+            "The same, as how many took how long.",
+            "s",
+            f"sum by (le) (increase({REQUESTS}_bucket{{{ACCOUNT}}}[{RATE}]))",
+        ),
+    ]
+
+
+def _waiting() -> list[object]:
+    return [
+        stacked(
+            "What calls are held by",
+            "Seconds a second for which somebody waited at the gate, by what held whoever was next. in_flight: raise "
+            "limits.in_flight. requests, documents, characters: the quota. quiet: see Left alone. budget: the money.",
+            "suffix: s/s",
+            per_second("labelstream_calls_held_seconds_total", ACCOUNT, "reason"),
+        ),
+        lines(
+            "Calls out, of what may be",
+            "The adaptive limit follows what the service works at. At its floor while others wait: alert "
+            "LabelstreamInFlightAtFloor.",
+            "none",
+            Query(f"sum(labelstream_concurrency_inflight{{{ACCOUNT}}})", "out"),
+            Query(f"sum(labelstream_calls_waiting{{{ACCOUNT}}})", "waiting"),
+            Query(f"max(labelstream_concurrency_limit{{{ACCOUNT}}})", "limit of a worker"),
+            limit=alerting("LabelstreamInFlightAtFloor"),
+        ),
+        lines(
+            "Refused as too many",
+            "Share of all requests. Alert: LabelstreamThrottled.",
+            "percentunit",
+            Query(
+                f"sum(rate(labelstream_provider_throttled_total{{{ACCOUNT}}}[{RATE}]))"
+                f" / sum(rate({REQUESTS}_count{{{ACCOUNT}}}[{RATE}]))",
+                "refused",
+            ),
+            limit=alerting("LabelstreamThrottled"),
+        ),
+        lines(
+            "Asked again, by reason",
+            "Batches that have to be asked again. They are not lost, and what was answered of them is not asked again.",
+            "suffix:/s",
+            per_second("labelstream_provider_retries_total", ACCOUNT, "reason"),
+        ),
+        lines(
+            "Waits demanded",
+            "Retry-After of refusals, 95th percentile.",
+            "s",
+            *quantiles("labelstream_provider_retry_after_seconds", ACCOUNT, 0.95),
+        ),
+    ]
+
+
+def _batches() -> list[object]:
+    return [
+        lines(
+            "How full calls are",
+            "Documents of a call over the most it may hold. Low with much input: `batch.wait` is short.",
+            "percentunit",
+            mean("labelstream_batch_fill_ratio", ACCOUNT, "filled"),
+        ),
+        lines(
+            "Documents a call",
+            "Mean and 95th percentile.",
+            "none",
+            mean("labelstream_batch_size_records", ACCOUNT, "mean"),
+            *quantiles("labelstream_batch_size_records", ACCOUNT, 0.95),
+        ),
+        lines(
+            "Characters a call",
+            "Mean and 95th percentile; what is billed and throttled by.",
+            "short",
+            mean("labelstream_batch_characters", ACCOUNT, "mean"),
+            *quantiles("labelstream_batch_characters", ACCOUNT, 0.95),
+        ),
+        lines(
+            "How long a job takes",
+            "From submitting to its answer. No jobs: the account answers at once.",
+            "s",
+            *quantiles("labelstream_job_duration_seconds", ACCOUNT, 0.5, 0.95),
+        ),
+        lines(
+            "Polls a job",
+            "Near 1: polls come at the right time. Each counts against the quota.",
+            "none",
+            mean("labelstream_job_polls", ACCOUNT, "polls"),
+        ),
+    ]
+
+
+def _cost() -> list[object]:
+    return [
+        lines(
+            "Cost an hour",
+            "Estimated, from the account's `price`, in its currency; what is billed by the second counts from the "
+            "start on.",
+            "none",
+            Query(f"sum(rate(labelstream_account_cost_total{{{ACCOUNT}}}[{RATE}])) * 3600", "an hour"),
+        ),
+        lines(
+            "Spent, of what may be",
+            "Of this hour and day (UTC), spoken for included. Alert: LabelstreamSpendNearsLimit. At 100 % documents "
+            "are held, or "
+            "the worker ends, as `when_spent` says.",
+            "percentunit",
+            Query(
+                f"sum by (period) (labelstream_account_spent{{{ACCOUNT}}})"
+                f" / sum by (period) (labelstream_account_spend_limit{{{ACCOUNT}}})",
+                "{{period}}",
+            ),
+            limit=alerting("LabelstreamSpendNearsLimit"),
+        ),
+        lines(
+            "Units billed",
+            "Text records, pages or hundreds of characters, as the service counts.",
+            "suffix:/s",
+            Query(f"sum(rate(labelstream_provider_text_units_total{{{ACCOUNT}}}[{RATE}]))", "units"),
+        ),
+        lines(
+            "Cost of a thousand units",
+            "Estimated. Goes up while an endpoint that is paid by the second has little to do.",
+            "none",
+            Query(
+                f"1000 * sum(rate(labelstream_account_cost_total{{{ACCOUNT}}}[{RATE}]))"
+                f" / sum(rate(labelstream_provider_text_units_total{{{ACCOUNT}}}[{RATE}]))",
+                "a thousand units",
+            ),
+        ),
+    ]
+
+
+def _served() -> list[object]:
+    return [
+        stacked(
+            "Requests served, by status",
+            "What the compatible server answers, and what of it was a fault on purpose.",
+            "suffix:/s",
+            per_second("labelstream_server_requests_total", POD, "status"),
+            Query(f"sum(rate(labelstream_server_faults_total{{{POD}}}[{RATE}]))", "faults on purpose"),
+        ),
+        lines(
+            "How long an answer takes",
+            "99th percentile of what clients wait for the server, by API.",
+            "s",
+            *quantiles("labelstream_server_request_seconds", POD, 0.99, by="api"),
+        ),
+        lines(
+            "Jobs accepted",
+            "Waiting and running now, and how fast they end. Waiting jobs that grow: the server has too little CPU.",
+            "short",
+            Query(f"sum by (state) (labelstream_server_jobs{{{POD}}})", "{{state}}"),
+            Query(f"sum by (state) (rate(labelstream_server_jobs_ended_total{{{POD}}}[{RATE}]))", "{{state}} a second"),
+        ),
+        lines(
+            "How long jobs take",
+            "From acceptance to their end.",
+            "s",
+            *quantiles("labelstream_server_job_seconds", POD, 0.5, 0.95),
+        ),
+        stacked(
+            "Documents, by project",
+            "Documents classified; a category, classifier or endpoint counts as a project.",
+            "suffix:/s",
+            per_second("labelstream_server_documents_classified_total", POD, "project"),
+        ),
+    ]

@@ -1,0 +1,188 @@
+"""The board of the data team: what the answers are, whether they change, what is refused."""
+
+from grafana_foundation_sdk.models.common import StackingMode
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.ops.boards.drawing import (
+    POD,
+    RATE,
+    STREAM,
+    TOPIC,
+    Limit,
+    Query,
+    Row,
+    alerting,
+    board,
+    heat,
+    lines,
+    mean,
+    per_second,
+    rows_of,
+    stacked,
+    stat_of,
+)
+
+SHARE = f"namespace_job_topic_label:labelstream_labels:share1h{{{STREAM}}}"
+
+
+def draw() -> Dashboard:
+    """The board."""
+    return board(
+        "Results",
+        "What documents are classified as, how sure the classifiers are, whether that changes, and what is refused.",
+        [
+            Row("Have the answers changed?", [_drift(), _drift_over_time(), _shares_then()]),
+            Row("What are the answers?", _answers()),
+            Row("How sure are they?", _confidence()),
+            Row("What is refused?", _refused()),
+            Row("What is published, and at what cost?", _published()),
+        ],
+        by=["topic"],
+    )
+
+
+def _drift() -> object:
+    return stat_of(
+        "Drift since yesterday",
+        "Population stability index of the classes: the last hour against the same hour yesterday. Below 0.1 is "
+        "calm, above "
+        "0.25 is commonly called a shift. Alert: LabelstreamClassesDrift, after an hour of it.",
+        "none",
+        Query(f"max by (topic) (namespace_job_topic:labelstream_labels:psi1d{{{STREAM}}})", "{{topic}}"),
+        limit=alerting("LabelstreamClassesDrift"),
+        decimals=2,
+    )
+
+
+def _drift_over_time() -> object:
+    return lines(
+        "Drift since yesterday, over time",
+        "The same, over time. A step: a new model, or a new kind of document. A wave: weekends and holidays.",
+        "none",
+        Query(f"max by (topic) (namespace_job_topic:labelstream_labels:psi1d{{{STREAM}}})", "{{topic}}"),
+        limit=alerting("LabelstreamClassesDrift"),
+    )
+
+
+def _shares_then() -> object:
+    plain = Limit(0, "text")
+    share = "sum by (topic, label) ({})"
+    return rows_of(
+        "Shares, now and then",
+        "Each class's share of the last hour, of the same hour yesterday and a week ago.",
+        {
+            "Now": (share.format(SHARE), "percentunit", plain),
+            "Yesterday": (share.format(f"{SHARE} offset 1d"), "percentunit", plain),
+            "A week ago": (share.format(f"{SHARE} offset 7d"), "percentunit", plain),
+        },
+        sort="Now",
+    )
+
+
+def _answers() -> list[object]:
+    return [
+        stacked(
+            "Classes, as shares",
+            "Results by their best class. Classes beyond the first fifty of a topic are `other`.",
+            "suffix:/s",
+            per_second("labelstream_labels_total", TOPIC, "label"),
+            mode=StackingMode.PERCENT,
+        ),
+        lines(
+            "Classes, a second",
+            "The same, as counts. One class alone rises: something has happened.",
+            "suffix:/s",
+            per_second("labelstream_labels_total", TOPIC, "label"),
+        ),
+    ]
+
+
+def _confidence() -> list[object]:
+    return [
+        heat(
+            "Scores of the best class",
+            "How many results have which score. Classifiers without scores are not in it.",
+            "percentunit",
+            f"sum by (le) (increase(labelstream_confidence_bucket{{{TOPIC}}}[{RATE}]))",
+        ),
+        lines(
+            "Unsure answers",
+            "Share of the results whose best class scores at most 0.6, by topic: what people would have to look at.",
+            "percentunit",
+            Query(
+                f'sum by (topic) (rate(labelstream_confidence_bucket{{{TOPIC}, le="0.6"}}[{RATE}]))'
+                f" / sum by (topic) (rate(labelstream_confidence_count{{{TOPIC}}}[{RATE}]))",
+                "{{topic}}",
+            ),
+        ),
+        lines(
+            "Mean score",
+            "Falls when documents are of a kind that the model has not learnt.",
+            "percentunit",
+            mean("labelstream_confidence", TOPIC, "mean"),
+        ),
+    ]
+
+
+def _refused() -> list[object]:
+    return [
+        stacked(
+            "Dead letters, by reason",
+            "undecodable, missing_text: a producer has changed its records. too_long: see max_characters. "
+            "refused_by_classifier: see the letters' headers. They go back with `labelstream replay`.",
+            "suffix:/s",
+            per_second("labelstream_dead_letters_total", TOPIC, "reason"),
+        ),
+        lines(
+            "Dead letters, as a share",
+            "Of the last half hour. Alert: LabelstreamDeadLetters; for less, but longer, "
+            "LabelstreamDeliveryBudgetBurns.",
+            "percentunit",
+            Query(
+                f"sum by (topic) (rate(labelstream_dead_letters_total{{{TOPIC}}}[30m]))"
+                f" / sum by (topic) (rate(labelstream_records_finished_total{{{TOPIC}}}[30m]))",
+                "{{topic}}",
+            ),
+            limit=alerting("LabelstreamDeadLetters"),
+        ),
+    ]
+
+
+def _published() -> list[object]:
+    return [
+        stacked(
+            "Messages published, by topic",
+            "Results, routed copies and dead letters that the broker has acknowledged.",
+            "suffix:/s",
+            per_second("labelstream_messages_produced_total", POD, "topic"),
+        ),
+        lines(
+            "Messages not taken",
+            "By the kind of failure. Publishing is tried again; nothing is committed meanwhile.",
+            "suffix:/s",
+            Query(
+                f"sum by (error_type) (rate(labelstream_produce_errors_total{{{POD}}}[{RATE}])) or vector(0)",
+                "{{error_type}}",
+            ),
+        ),
+        lines(
+            "Cost of a thousand records",
+            "Estimated, from what answers were billed for by the unit, in the currency of the accounts' prices.",
+            "none",
+            Query(
+                f"1000 * sum by (topic) (rate(labelstream_cost_total{{{TOPIC}}}[{RATE}]))"
+                f" / sum by (topic) (rate(labelstream_records_finished_total{{{TOPIC}}}[{RATE}]))",
+                "{{topic}}",
+            ),
+        ),
+        lines(
+            "Units a record",
+            "Billed units over records classified, of all topics: longer documents cost more.",
+            "none",
+            Query(
+                f"sum(rate(labelstream_provider_text_units_total{{{POD}}}[{RATE}]))"
+                f' / sum(rate(labelstream_records_finished_total{{{POD}, outcome="classified"}}[{RATE}]))',
+                "units",
+            ),
+        ),
+    ]
