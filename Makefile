@@ -9,11 +9,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench chaos reference dashboards ops-check lock clean
+.PHONY: help demo test lint kafka bench bench-model chaos reference dashboards ops-check lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
-	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## classify sample tickets from end to end, with nothing else installed
 	@$(VENV)/bin/labelstream demo $(ARGS)
@@ -31,6 +31,9 @@ kafka: $(VENV)/.runtime ## run real Apache Kafka on 127.0.0.1:9092 (PORT=…) un
 
 bench: $(VENV)/.runtime ## measure throughput and latency
 	@$(VENV)/bin/labelstream bench $(ARGS)
+
+bench-model: $(VENV)/.dev ## measure the embedded model on public data (ARGS='banking77 cost' for some of it)
+	@$(VENV)/bin/python -m tests.model.bench $(ARGS)
 
 chaos: $(VENV)/.dev ## kill workers, broker and endpoint in mid-stream and count (CASES=kill,broker MODES=exactly_once ARGS=--short)
 	@$(VENV)/bin/python -m tests.chaos $(if $(CASES),--cases $(CASES)) $(if $(MODES),--modes $(MODES)) $(ARGS)

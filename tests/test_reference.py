@@ -299,7 +299,7 @@ OPTIONS = {
     name: {word for option in command.params for word in option.opts} | {"--help", "-h"}
     for name, command in reference.commands()
 }
-VERBS = re.findall(r"^([a-z]+):", (reference.ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+VERBS = re.findall(r"^([a-z-]+):", (reference.ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
 
 def code(text: str) -> Iterator[str]:
@@ -320,10 +320,10 @@ def unknown(line: str) -> Iterator[str]:
         if name not in OPTIONS and (words or name == "labelstream") and words[0] not in {"--help", "-h"}:
             yield f"{name} {words[0]}"
         yield from (f"{name} {word}" for word in _options(words) - OPTIONS.get(name, anywhere))
-    for verb in re.findall(r"(?<![\w./-])make ([a-z]+)", line):
+    for verb in re.findall(r"(?<![\w./-])make ([a-z-]+)", line):
         if verb not in VERBS:
             yield f"make {verb}"
-    for verb, arguments in re.findall(r"""(?:make ([a-z]+) )?ARGS=["']([^"']*)["']""", line):
+    for verb, arguments in re.findall(r"""(?:make ([a-z-]+) )?ARGS=["']([^"']*)["']""", line):
         if not verb or f"labelstream {verb}" in OPTIONS:
             yield from _options(arguments.split()) - OPTIONS.get(f"labelstream {verb}", anywhere)
     if line.startswith("--"):

@@ -119,6 +119,11 @@ class Classifier:
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """The calibrated probability of each text (row) and label (column); any text will do, also an empty one."""
+        margins = self.margins(texts)
+        return self.calibration.single(margins) if self.task == "single_label" else self.calibration.multi(margins)
+
+    def margins(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """How far each text (row) is above the boundary of each label (column), before calibration."""
         margins = np.empty((len(texts), len(self.labels)))
         for row, text in enumerate(texts):
             words, word_weights = self._words.weigh(word_grams(text))
@@ -126,7 +131,7 @@ class Classifier:
             margins[row] = word_weights @ self._word_weights.take(words, axis=0)
             margins[row] += character_weights @ self._character_weights.take(characters, axis=0)
         margins += self._bias
-        return self.calibration.single(margins) if self.task == "single_label" else self.calibration.multi(margins)
+        return margins
 
     def classify(self, texts: Sequence[str], top: int = 5) -> list[tuple[ClassScore, ...]]:
         """Each text's classes, best first.

@@ -9,9 +9,10 @@ from service.errors import ModelError
 from service.model import category
 from service.model.category import LearntCategory, learn_category
 from service.model.classifier import Classifier
-from service.model.examples import ExamplesError, read, select
+from service.model.examples import ExamplesError
+from tests.model.bench import category_f1
+from tests.model.public import DATA
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 POSITIVES = [
     f"{who} {what} {when}"
     for who, what, when in product(
@@ -130,39 +131,12 @@ def test_any_texts_make_a_category_or_are_refused(positives: list[str]) -> None:
 
 # What a category is worth on public data ----------------------------------------------------------
 
-TRAVEL = (
-    "translate travel_alert travel_notification travel_suggestion timezone vaccines book_flight book_hotel car_rental "
-    "carry_on exchange_rate flight_status international_visa lost_luggage plug_type"
-)
-CREDIT = (
-    "replacement_card_duration expiration_date damaged_card improve_credit_score report_lost_card card_declined "
-    "credit_limit_change apr redeem_rewards credit_limit rewards_balance application_status credit_score new_card "
-    "international_fees"
-)
-TASKS = [
-    ("sms_spam", "spam"),
-    ("clinc150_small", TRAVEL),
-    ("clinc150_small", CREDIT),
-    ("banking77", "lost_or_stolen_card"),
-]
-
-
-def f1(source: str, labels: frozenset[str], negatives: int) -> float:
-    """Of a category of a public set, from 50 positives of its training rows, on its test rows."""
-    rows = read(DATA / f"{source}.jsonl")
-    learn, measure = select(rows, "train"), select(rows, "test")
-    shuffle(learn)
-    positives = [row.text for row in learn if labels.intersection(row.labels)][:50]
-    others = [row.text for row in learn if not labels.intersection(row.labels) and row.text not in positives]
-    found = learn_category("it", positives, others[:negatives]).classifier.scores([row.text for row in measure])[:, 0]
-    truth = [bool(labels.intersection(row.labels)) for row in measure]
-    hits = sum(score >= 0.5 and true for score, true in zip(found, truth, strict=True))
-    return float(2 * hits / ((found >= 0.5).sum() + sum(truth)))
+TASKS = ("spam", "travel", "credit cards", "lost card")
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the public data sets are not there ({DATA})")
 @pytest.mark.parametrize(("negatives", "floor"), [(0, 0.6), (50, 0.65), (500, 0.75)])
 def test_public_categories_of_50_positives(negatives: int, floor: float) -> None:
-    found = [f1(source, frozenset(labels.split()), negatives) for source, labels in TASKS]
+    found = [category_f1(name, negatives) for name in TASKS]
     assert sum(found) / len(found) >= floor, found
     assert min(found) >= 0.3, found

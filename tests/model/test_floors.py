@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from statistics import median
 from time import process_time
 
@@ -12,8 +11,7 @@ from service.model.classifier import Classifier, Task
 from service.model.evaluate import Evaluation, evaluate
 from service.model.examples import read, select
 from service.model.train import train
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.model.public import DATA
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the public data sets are not there ({DATA})")
 
