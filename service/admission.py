@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from service.breaker import Breaker
 from service.costs import Budget
 from service.in_flight import InFlight, kind_of
 from service.rates import LearntRate, Rate
@@ -20,6 +21,7 @@ class Held(StrEnum):
     """Why calls are held: the closed set of the `reason` metric label."""
 
     QUIET = "quiet"
+    BREAKER = "breaker"
     BUDGET = "budget"
     REQUESTS = "requests"
     DOCUMENTS = "documents"
@@ -52,7 +54,8 @@ class Call:
 
     `prepaid` are HTTP requests that its admission has counted already; `paced` are seconds that its own requests waited
     for their turn while it was out. `requests` are those it made, the last at `asked_at`; `answered` is whether it
-    ended well, and `cost` what was billed for it; `set_aside` is what may have been.
+    ended well, and `cost` what was billed for it; `set_aside` is what may have been. `is_heard` is whether it is known
+    how the account took it.
     """
 
     __slots__ = (
@@ -62,6 +65,7 @@ class Call:
         "characters",
         "cost",
         "documents",
+        "is_heard",
         "paced",
         "prepaid",
         "requests",
@@ -79,6 +83,7 @@ class Call:
         self.asked_at = 0.0
         self.requests = 0
         self.answered = False
+        self.is_heard = False
         self.cost = 0.0
         self.set_aside = 0.0
 
@@ -98,6 +103,7 @@ class Admission(Generic[C]):
         self,
         in_flight: InFlight,
         budget: Budget,
+        breaker: Breaker,
         *,
         requests: Sequence[Rate] = (),
         documents: Sequence[Rate] = (),
@@ -105,7 +111,10 @@ class Admission(Generic[C]):
     ) -> None:
         self.in_flight = in_flight
         self.budget = budget
+        self.breaker = breaker
         self.out = 0
+        self.lost = 0
+        """Calls among them that were never answered, where others were that were asked later."""
         self.quiet_until = 0.0
         self.spent_until = 0.0
         self.look_at = math.inf
@@ -120,6 +129,8 @@ class Admission(Generic[C]):
             *((Held.CHARACTERS, rate) for rate in characters),
         )
         self._budget_is_limited = budget.is_limited
+        self._unheard = 0
+        self._lost_before = -math.inf
         self._lines: dict[Stream | None, _Line[C]] = {}
         self._had = 0.0
         self._held = dict.fromkeys(Held, 0.0)
@@ -183,11 +194,41 @@ class Admission(Generic[C]):
         """A call that was let go has come to its end."""
         if call.answered and call.admitted_at is not None:
             kind, took = kind_of(call.characters, call.documents), now - call.admitted_at - call.paced
-            self.in_flight.answered(kind, call.admitted_at, took, self.out, now)
+            self.in_flight.answered(kind, call.admitted_at, took, self.out - self.lost, now)
         self.out -= 1
+        if not call.is_heard and call.admitted_at is not None:
+            self.breaker.dropped(call.admitted_at, now)
+            self._hear(call, call.admitted_at)
         if call.cost or call.set_aside:
             self.budget.book(call.set_aside, call.cost)
             self.spent_until = 0.0  # perhaps it was less than was set aside
+
+    def taken(self, call: C, now: float) -> None:
+        """The account has answered a call that is out, or will."""
+        if call.is_heard or call.admitted_at is None:
+            return
+        was_unwell = self.breaker.is_trying
+        self.breaker.answered(call.admitted_at, now - call.admitted_at - call.paced, now)
+        self._hear(call, call.admitted_at)
+        if was_unwell and not self.breaker.is_trying:
+            self.lost, self._unheard, self._lost_before = self.lost + self._unheard, 0, now
+
+    def failed(self, call: C, now: float) -> None:
+        """The account has failed on a call that is out, or on what it had taken of it."""
+        if call.admitted_at is None:
+            return
+        if call.is_heard:
+            self.breaker.lost(call.admitted_at, now)
+        else:
+            self.breaker.failed(call.admitted_at, now)
+            self._hear(call, call.admitted_at)
+
+    def _hear(self, call: C, admitted_at: float) -> None:
+        call.is_heard = True
+        if admitted_at < self._lost_before:
+            self.lost -= 1
+        else:
+            self._unheard -= 1
 
     def throttled(self, call: C, now: float) -> None:
         """The last request of a call that is out was refused for being one too many."""
@@ -222,8 +263,9 @@ class Admission(Generic[C]):
         self.spent_until = 0.0
 
     def closed_for(self, now: float) -> float:
-        """Seconds for which nobody is let out: it is quiet, or the money is spent."""
-        return max(0.0, self.quiet_until - now, self.spent_until - now)
+        """Seconds for which nobody is let out: it is quiet, the money is spent, or the account is unwell."""
+        trial = self.breaker.try_at if self.breaker.holds(now) else 0.0
+        return max(0.0, self.quiet_until - now, self.spent_until - now, trial - now)
 
     def held(self, now: float) -> Mapping[Held, float]:
         """Seconds for which calls have been held, by what held whoever was next."""
@@ -247,20 +289,30 @@ class Admission(Generic[C]):
         )
 
     def _reason_to_hold(self, call: C, now: float) -> Held | None:
-        if self.quiet_until > now:
-            self.look_at = self.quiet_until
-            return Held.QUIET
-        if self._budget_is_limited and (wait := self.budget.wait(call.documents, call.characters)):
-            self.look_at = self.spent_until = now + wait
-            return Held.BUDGET
+        if (shut := self._reason_to_be_shut(call, now)) is not None:
+            return shut
         for held, rate in self._rates:
             if rate.holds(now):
                 self.look_at = rate.free_at
                 return held
-        if self.out >= self.in_flight.limit:  # asked last: only what nothing else holds would gain by more of them
-            self.look_at = math.inf
+        # Asked last: only what nothing else holds would gain by more of them. A trial takes no place, as they may all
+        # be taken by calls that are never answered.
+        if self.out - self.lost >= self.in_flight.limit and not self.breaker.is_trying:
+            self.look_at = self.breaker.silent_at
             self.in_flight.needed()
             return Held.IN_FLIGHT
+        return None
+
+    def _reason_to_be_shut(self, call: C, now: float) -> Held | None:
+        if self.quiet_until > now:
+            self.look_at = self.quiet_until
+            return Held.QUIET
+        if self.breaker.holds(now):
+            self.look_at = self.breaker.try_at
+            return Held.BREAKER
+        if self._budget_is_limited and (wait := self.budget.wait(call.documents, call.characters)):
+            self.look_at = self.spent_until = now + wait
+            return Held.BUDGET
         return None
 
     def _let_go(self, call: C, now: float) -> None:
@@ -275,6 +327,8 @@ class Admission(Generic[C]):
         call.prepaid = 1
         call.admitted_at = call.asked_at = now
         self.out += 1
+        self._unheard += 1
+        self.breaker.asked(now)
 
     def _note(self, reason: Held | None, now: float) -> None:
         if self._reason is not None:

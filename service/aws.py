@@ -6,10 +6,9 @@ says in words is never kept, as it may quote a document: its codes are, and they
 """
 
 import asyncio
-import math
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import IO, Any, NamedTuple
@@ -33,6 +32,7 @@ from service import settings
 from service.errors import CallFailed, Misconfigured, Throttled, Unavailable
 from service.failures import NO_CODE, At, Rule, Then, first_that_fits
 from service.limits import Limits
+from service.retry_after import retry_after
 from service.telemetry import AccountTelemetry
 from service.transport import kind_of, kind_of_status
 
@@ -250,7 +250,7 @@ class PacedAws:
         if rule.then is Then.SPLIT:
             return Declined(told, code, _reasons(error))
         permission = f"{self._service}:{_PERMISSIONS.get(error.operation_name, error.operation_name)}"
-        return rule._replace(says=rule.says.format(permission=permission)).error(told, _retry_after(error))
+        return rule._replace(says=rule.says.format(permission=permission)).error(told, retry_after(_headers(error)))
 
 
 @asynccontextmanager
@@ -312,13 +312,10 @@ def _reasons(error: ClientError) -> list[str]:
     return [reason for reason in given if isinstance(reason, str) and _CODE.fullmatch(reason)]
 
 
-def _retry_after(error: ClientError) -> float | None:
-    """Seconds to wait; AWS gives none, but what stands before it may."""
-    try:
-        wait = float(error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"])
-    except (KeyError, ValueError):
-        return None
-    return wait if 0 <= wait < math.inf else None
+def _headers(error: ClientError) -> Mapping[str, str]:
+    """The headers of an answer: AWS asks for no patience in them, but what stands before it may."""
+    metadata: Any = error.response.get("ResponseMetadata", {})
+    return {name.lower(): value for name, value in metadata.get("HTTPHeaders", {}).items()}
 
 
 def _root(error: BaseException) -> str:

@@ -7,9 +7,18 @@ until the document at fault stands alone.
 
 import asyncio
 import math
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -18,6 +27,7 @@ import structlog
 
 from service.admission import Stream
 from service.batches import Most, packed
+from service.breaker import FIRST_WAIT, BackOff, BreakerStatistics, State
 from service.documents import AnsweredFrom, Document, Outcome, Reason, Refused, bytes_of
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.jobs import JobProvider, PollTimes, follow
@@ -26,14 +36,14 @@ from service.notes import Job
 from service.parts import merged, split
 from service.telemetry import AccountStatistics, AccountTelemetry
 
-FIRST_BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0
-"""Seconds that an account is left alone after a failure, and at most after many in a row."""
+LONGEST_BACK_OFF = 30.0
+"""Seconds, at most, that an account is left alone which throttles and does not say for how long."""
+LONGEST_PAUSE = 4.0
+"""Seconds, at most, that a batch waits which nobody has answered, while an account is taken to be well."""
 MOST_LOSSES = 4
 """Jobs that a batch, or at last a document, may lose while others are answered, before it is taken to be the cause."""
 _NOTE_PATIENCE = 5.0
 """Seconds that a job's note may still take where the batch is given up."""
-_MOST_FAILURES = 3
-"""Failures in a row after which an account that has begun a document in parts is not waited for, if another is well."""
 _SOONER = 0.5
 """Times what jobs seem to take, after which they are looked for when that is doubted."""
 _BYTES_OF_A_CHARACTER = 4  # at most
@@ -125,10 +135,7 @@ _UNNOTED = Unnoted()
 
 
 class Account:
-    """Somebody who can answer: a provider, the limits of what it may be asked for, and how well it is.
-
-    After a failure it is left alone for a while, twice as long after each further one, until it answers again.
-    """
+    """Somebody who can answer: a provider, and the limits of what it may be asked for, for as long as it is well."""
 
     def __init__(
         self,
@@ -145,14 +152,15 @@ class Account:
         self.provider = provider
         self.limits = limits
         self.telemetry = telemetry
-        self._failures = 0
-        self._failed_at = -math.inf
+        self._throttling = BackOff()
+        self._throttled_at = -math.inf
         self.answered_at = -math.inf
         self._jobs = provider if isinstance(provider, JobbingProvider) else None
         self._ask = self._by_job(provider) if isinstance(provider, JobbingProvider) else _by_call(provider)
         self._job_deadline = job_deadline
         self._poll_times = PollTimes()
         self._doubts = 0
+        limits.breaker.changed = self._log_breaker
 
     @property
     def most(self) -> Most:
@@ -185,14 +193,17 @@ class Account:
             outcomes = await asking
         except (Throttled, Unavailable) as error:
             self._set_back(error, asked_at)
+            if isinstance(error, Unavailable):
+                self.limits.failed()
             raise
         except Rejected:
+            self.limits.taken()
             self.telemetry.error("classify", "document_error")
             raise
         except Misconfigured as error:
             self.telemetry.error("classify", "auth")
             raise Misconfigured(f"accounts.{self.name}: {error}") from None
-        self._failures = 0
+        self._throttling.reset()
         self.limits.answered(outcomes)
         self.answered_at = _now()
         self.telemetry.answered(outcomes)
@@ -201,16 +212,11 @@ class Account:
     @property
     def is_down(self) -> bool:
         """Whether it is not worth waiting for."""
-        return self._failures >= _MOST_FAILURES or self.limits.quiet_for > LONGEST_BACK_OFF
-
-    @property
-    def is_on_trial(self) -> bool:
-        """Whether it has failed, and is being asked whether it is well again."""
-        return self._failures > 0 and self.limits.statistics().in_flight > 0
+        return self.limits.breaker.is_trying or self.limits.quiet_for > LONGEST_BACK_OFF
 
     def statistics(self) -> AccountStatistics:
         """A picture of this moment."""
-        return AccountStatistics(self.name, self.kind, self.limits.statistics(), self._failures)
+        return AccountStatistics(self.name, self.kind, self.limits.statistics())
 
     async def give_up(self, job: Job) -> None:
         """Have a job cancelled that nobody wants the answers of."""
@@ -233,6 +239,7 @@ class Account:
             began = _now()
             self._look_sooner()
             name = await provider.submit(documents)
+            self.limits.taken()
             job = Job(self.name, provider.model, name, time.time(), len(documents))
             async with _meanwhile(notes.note(job, documents)):
                 outcomes, polls = await self._follow(provider, job, dict(enumerate(documents)))
@@ -274,13 +281,21 @@ class Account:
             self.telemetry.error("job", "job_lost")
         if isinstance(error, Throttled):
             self.limits.throttled()
-        if error.retry_after and error.retry_after >= FIRST_BACK_OFF:  # less is no reason to ask again, and again
+        if error.retry_after and error.retry_after >= FIRST_WAIT:  # less is no reason to ask again, and again
             self.limits.quiet(min(error.retry_after, LONGEST_QUIET))
-        elif asked_at > self._failed_at and not self.limits.quiet_for:  # calls that were out together fail as one
-            self._failures += 1
-            self._failed_at = _now()
-            longest = min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2.0 ** min(self._failures - 1, 16))
-            self.limits.quiet(longest * random.uniform(0.5, 1))  # noqa: S311  spreads replicas, keeps no secret
+        elif isinstance(error, Throttled) and asked_at > self._throttled_at and not self.limits.quiet_for:
+            # Calls that were out together are one too many together.
+            self._throttled_at = _now()
+            self.limits.quiet(self._throttling.next(LONGEST_BACK_OFF))
+
+    def _log_breaker(self, stands: BreakerStatistics) -> None:
+        match stands.state:
+            case State.OPEN if not stands.trials:
+                log.warning("breaker_opened", account=self.name, reason=stands.why, failures=stands.failures)
+            case State.CLOSED:
+                log.info("breaker_closed", account=self.name, trials=stands.trials, seconds=round(stands.away, 1))
+            case _:
+                log.debug("breaker_trial", account=self.name, state=stands.state, trials=stands.trials)
 
 
 @dataclass(slots=True, eq=False)
@@ -346,17 +361,23 @@ class _Able:
     accounts: Sequence[Account]
     begun: Account | None = None
 
-    async def ready(self) -> Account:
-        """The first that is well. Raises _Elsewhere where that is another than had begun."""
-        while (account := _well(self._asked)) is None:  # noqa: ASYNC110  until a time that is known, or is put off
-            await asyncio.sleep(min(account.limits.quiet_for for account in self._asked))
-        if self.begun is not None and account is not self.begun:
+    def next(self, failed: Collection[Account] = ()) -> Account | None:
+        """The first that is ready and has not just `failed`; None where that leaves no one just now.
+
+        Where nobody is ready, it is whoever will be first. Raises _Elsewhere where it is another than had begun.
+        """
+        ready = list(filter(_is_ready, self._asked))
+        if ready:
+            account = next((account for account in ready if account not in failed), None)
+        else:
+            account = min(self._asked, key=lambda account: account.limits.quiet_for)
+        if self.begun is not None and account is not self.begun and account is not None:
             raise _Elsewhere
         return account
 
     def has_one(self) -> bool:
-        """Whether one of them is well."""
-        return _well(self._asked) is not None
+        """Whether one of them is ready."""
+        return any(map(_is_ready, self._asked))
 
     @property
     def _asked(self) -> Sequence[Account]:
@@ -464,7 +485,7 @@ class Dispatcher:
         answers = {account: await self._resume_parts(batch, account, cut[account], notes) for account in able}
         begun = next((account for account in able if answers[account]), None)
         while True:
-            account = begun or await _Able(able).ready()
+            account = begun or _Able(able).next() or able[0]
             parts, answered, begun = cut[account], answers[account], None
             missing = [part for part in parts if part.part not in answered]
             one = _Able([account, *(other for other in able if other is not account)], begun=account)
@@ -504,9 +525,14 @@ class Dispatcher:
         self, batch: Batch, documents: Sequence[Document], most_losses: int, notes: JobNotes, able: "_Able"
     ) -> list[Answer]:
         attempts, losses, began = 0, 0, _now()
+        failed, pause = set[Account](), BackOff()
         characters = sum(len(document.text) for document in documents)
         while True:
-            account = await able.ready()
+            account = able.next(failed)
+            if account is None:
+                await asyncio.sleep(pause.next(LONGEST_PAUSE))
+                failed.clear()
+                continue
             async with account.limits.admit(characters, len(documents), able.has_one, self._stream) as admitted:
                 if not admitted:
                     continue
@@ -517,10 +543,12 @@ class Dispatcher:
                         outcomes = await account.classify(documents, notes)
                     except JobLost as loss:
                         losses += 1
+                        failed.add(account)
                         if losses < most_losses or account.answered_at < began:
                             continue  # others fare no better, so it is not these documents' fault
                         rejection: CallFailed = loss
                     except (Throttled, Unavailable):
+                        failed.add(account)
                         continue
                     except Rejected as refusal:
                         rejection = refusal
@@ -579,10 +607,8 @@ async def _meanwhile(noting: Coroutine[None, None, None]) -> AsyncIterator[None]
         raise
 
 
-def _well(accounts: Sequence[Account]) -> Account | None:
-    """The first that may be asked now; one call finds out whether an account is well again, the others go elsewhere."""
-    awake = [account for account in accounts if not account.limits.quiet_for]
-    return next((account for account in awake if not account.is_on_trial), awake[0] if awake else None)
+def _is_ready(account: Account) -> bool:
+    return not account.limits.quiet_for
 
 
 def _reason(error: CallFailed) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from service import settings
 from service.admission import Admission, Call, Held, Stream
+from service.breaker import Breaker, BreakerStatistics, State
 from service.costs import FREE, Budget, Spent, Tariff
 from service.documents import Outcome
 from service.errors import Misconfigured
@@ -34,6 +35,7 @@ class LimitsStatistics:
     spend_per_hour: float | None = None
     spend_per_day: float | None = None
     held: Mapping[Held, float] = field(default_factory=dict)
+    breaker: BreakerStatistics = field(default_factory=lambda: BreakerStatistics(State.CLOSED))
 
 
 class Limits:
@@ -46,9 +48,11 @@ class Limits:
     def __init__(self, limits: settings.Limits, tariff: Tariff = FREE, clock: Callable[[], float] = time.time) -> None:
         self.tariff = tariff
         self._settings = limits
+        self.breaker = Breaker(limits.breaker)
         self._admission: Admission[Place] = Admission(
             Adaptive(most=limits.most_in_flight) if limits.in_flight == "adaptive" else Fixed(limits.in_flight),
             Budget(tariff, limits.spend_per_hour, limits.spend_per_day, clock),
+            self.breaker,
             requests=_rates(limits.requests_per_second, (limits.requests_per_minute or 0) / 60),
             documents=_rates(limits.documents_per_second),
             characters=_rates(limits.characters_per_second),
@@ -103,6 +107,19 @@ class Limits:
         if (call := self._call()) is not None:
             call.answered = True
             call.cost = self.tariff.cost(outcomes)
+        self.taken()
+
+    def taken(self) -> None:
+        """The account has answered the call that is being made, or taken it in hand: it is well."""
+        if (call := self._call()) is not None:
+            self._admission.taken(call, _now())
+            if self._admission.waiting:
+                self._look()
+
+    def failed(self) -> None:
+        """The account has failed on the call that is being made, or on what it had taken in hand."""
+        if (call := self._call()) is not None:
+            self._admission.failed(call, _now())
 
     def throttled(self) -> None:
         """The last request of the call that is being made was refused for being one too many."""
@@ -122,7 +139,7 @@ class Limits:
 
     @property
     def quiet_for(self) -> float:
-        """Seconds for which nobody is let out: it is quiet, or the money is spent."""
+        """Seconds for which nobody is let out: it is quiet, the money is spent, or the account is unwell."""
         return self._admission.closed_for(_now())
 
     @property
@@ -142,6 +159,7 @@ class Limits:
             gate.budget.per_hour,
             gate.budget.per_day,
             gate.held(now),
+            self.breaker.statistics(now),
         )
 
     def enter(self, place: "Place") -> bool:

@@ -215,9 +215,10 @@ class Offsets:
 
     def take_up(self, records: Iterable[Record]) -> None:
         """Say that abandoned records, where unfinished, are being worked on again."""
-        for record in self.owned(records):
-            topic, number, offset = record.position
-            self._partitions[topic, number].abandoned.discard(offset)
+        if any(progress.abandoned for progress in self._partitions.values()):
+            for record in self.owned(records):
+                topic, number, offset = record.position
+                self._partitions[topic, number].abandoned.discard(offset)
 
     def highest(self, partition: Partition) -> int:
         """The highest offset read; -1 where the partition is not ours, or nothing was read yet."""

@@ -305,6 +305,7 @@ class _Work:
                 self._telemetry.billed(answer.cost)
                 ours = self._ours(answer)
                 records = [document.record for document in ours.documents]
+                self.offsets.take_up(records)  # else a rebalance is over while they are published, and others repeat it
                 attempts = [ours.attempts] * len(records)
                 await self._delivery.deliver(Finished(records, ours.outcomes, attempts, route(self._stream, ours)))
 

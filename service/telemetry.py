@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.breaker import State
 from service.documents import AnsweredFrom, Classified, Outcome, Reason, Record, Refused
 from service.histograms import Histogram, Observed
 from service.limits import LimitsStatistics
@@ -76,12 +77,11 @@ class StreamStatistics:
 
 @dataclass(frozen=True, slots=True)
 class AccountStatistics:
-    """An account as it stands; `failures` counts those since its last answer."""
+    """An account as it stands."""
 
     account: str
     provider: str
     limits: LimitsStatistics
-    failures: int
 
 
 class StreamTelemetry:
@@ -451,13 +451,21 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
     spend_limit = _gauge("account_spend_limit", "What this worker may spend in an hour and a day.", *who, "period")
     quiet = _gauge("account_quiet_seconds", "Seconds for which the account is still left alone.", *who)
     failures = _gauge("account_failures", "Failures since the account's last answer.", *who)
+    circuit = _gauge("circuit_state", "Whether (1 or 0) the account's breaker is in this state.", *who, "state")
+    opened = CounterMetricFamily(
+        "labelstream_circuit_opened", "How often the account was taken to be unwell, and left alone.", labels=who
+    )
     for account in accounts:
         names = [account.account, account.provider]
         in_flight.add_metric(names, account.limits.in_flight)
         limit.add_metric(names, account.limits.in_flight_limit)
         waiting.add_metric(names, account.limits.waiting)
         quiet.add_metric(names, account.limits.quiet)
-        failures.add_metric(names, account.failures)
+        breaker = account.limits.breaker
+        failures.add_metric(names, breaker.failures)
+        opened.add_metric(names, breaker.opened)
+        for state in State:
+            circuit.add_metric([*names, state], state is breaker.state)
         for reason, seconds in account.limits.held.items():
             held.add_metric([*names, reason], seconds)
         money = account.limits.spent
@@ -469,4 +477,4 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
             spent.add_metric([*names, period], amount)
             if most is not None:
                 spend_limit.add_metric([*names, period], most)
-    yield from (in_flight, limit, waiting, held, cost, spent, spend_limit, quiet, failures)
+    yield from (in_flight, limit, waiting, held, cost, spent, spend_limit, quiet, failures, circuit, opened)

@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from service import aws, cli, dispatch, health, settings, telemetry
+from service import aws, breaker, cli, dispatch, health, settings, telemetry
 from service.documents import AnsweredFrom, Reason
 from service.failures import Rule
 from service.providers import (
@@ -393,7 +393,8 @@ def _said(header: str, what: str) -> str:
 
 def _consequences() -> str:
     numbers = {
-        "first": f"{dispatch.FIRST_BACK_OFF:g} s",
+        "first": f"{breaker.FIRST_WAIT:g} s",
+        "at_first": f"{breaker.LONGEST_AT_FIRST:g} s",
         "longest": f"{dispatch.LONGEST_BACK_OFF:g} s",
         "quiet": f"{dispatch.LONGEST_QUIET / 3600:g} h",
         "losses": dispatch.MOST_LOSSES,

@@ -1,14 +1,14 @@
 """A job outlives the process that submitted it: crashes and restarts of a pipeline in memory, with its notes kept."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
 from service.dispatch import Dispatcher
-from service.documents import Document
+from service.documents import Document, Outcome
 from service.errors import JobLost, Unavailable
 from service.ledger import Ledger
 from service.notes import Job
@@ -174,12 +174,23 @@ async def test_parts_of_a_text_that_was_changed_meanwhile_are_not_given_the_answ
     assert (it.submitted, it.results) == (8, [(0, 0)])
 
 
+class ForgetsThree(FirstWordByJobs):
+    """Knows nothing of the first three jobs that it is asked after."""
+
+    forgotten = 0
+
+    async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
+        if self.forgotten < 3:
+            self.forgotten += 1
+            raise JobLost("gone")
+        return await super().poll(job, documents)
+
+
 @virtual_time
 async def test_a_job_that_is_lost_meanwhile_gives_its_documents_back() -> None:
     it = life()
     await it.live(2)
-    lost = [JobLost("gone")] * 3
-    it.provider = replace(it.provider, trouble=lambda: lost.pop() if lost and now() > 2 else None)
+    it.provider = ForgetsThree(seconds=it.provider.seconds, calls=it.provider.calls)
     with capture_logs() as logs:
         await it.live()
     assert sum(entry["event"] == "job_not_resumed" for entry in logs) == 3

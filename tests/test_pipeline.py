@@ -885,3 +885,22 @@ async def test_a_rebalance_changes_how_much_of_the_quotas_is_ours() -> None:
         before = len(story.results)
         await asyncio.sleep(20)
         assert len(story.results) - before == pytest.approx(98, abs=3)
+
+
+@virtual_time
+async def test_what_was_given_up_and_is_answered_all_the_same_is_published_before_its_partition_goes() -> None:
+    failures = [OUTAGE]
+    classifier = FirstWord(seconds=1, trouble=lambda: failures.pop() if failures else None)
+    mixed = [written(0, "billing 0"), written(0, "billing 0", partition=OTHER)]
+    story = Story(mixed, settings=stream(batch={"documents": 2}), classifiers=[classifier], sink=SlowSink(), ends=False)
+    async with story.running():
+        await asyncio.sleep(1.19)  # the first call has failed, and its documents wait to be asked for again
+        for each in tickets(2, first=1):
+            story.source.add(each)
+        await asyncio.sleep(0.03)
+        # It waits for those two, which are out, and published at 3.2 s. The first two are being published then.
+        await story.source.revoke([INPUT])
+        await story.source.assign([INPUT])
+        await asyncio.sleep(10)
+    assert sorted(story.results) == ["0/0", "0/1", "0/2", "1/0"]
+    assert len(classifier.calls) == 3

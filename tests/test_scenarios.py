@@ -17,12 +17,6 @@ from service.simulation.scenario import Load, Scenario, found, load, shipped
 from tests.clock import virtual_time
 from tests.commands import PATIENCE, environment
 
-FALLS_SHORT = {
-    "flapping": "after a few failures an account is left alone for longer than the endpoint is away",
-    "outage": "after an outage of a minute an account may be left alone for 30 s more",
-}
-"""Scenarios whose goals are not met yet, and why."""
-
 SHORT = """
 about: Of what comes, all is answered, and nothing is throttled.
 lasts: 1500ms
@@ -49,13 +43,7 @@ def played(scenario: Scenario) -> list[Figure]:
     return virtual_time(play)(scenario, "https://simulated.example", partial(in_process, scenario))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=FALLS_SHORT[name])) if name in FALLS_SHORT else name
-        for name in shipped()
-    ],
-)
+@pytest.mark.parametrize("name", shipped())
 def test_what_should_come_of_a_scenario_does(name: str) -> None:
     assert [str(figure) for figure in played(load(found(name))) if not figure.met] == []
 

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from service.admission import Held
+from service.breaker import BreakerStatistics, State, Why
 from service.documents import Classified, ClassScore, Outcome, Reason, Refused
 from service.limits import LimitsStatistics
 from service.offsets import Mark, Offsets, Partition
@@ -24,8 +25,9 @@ def watched(offsets: Offsets, ends: dict[Partition, int]) -> Telemetry:
     telemetry = Telemetry()
     telemetry.stream("incoming", lambda: StreamStatistics("incoming", 100, 3, offsets.statistics(), ends))
     telemetry.account("azure", "azure_language")
-    gate = LimitsStatistics(in_flight=2, in_flight_limit=16, waiting=5, quiet=1.5)
-    telemetry.watch_account(lambda: AccountStatistics("azure", "azure_language", gate, failures=4))
+    unwell = BreakerStatistics(State.OPEN, Why.IN_A_ROW, failures=4, opened=2)
+    gate = LimitsStatistics(in_flight=2, in_flight_limit=16, waiting=5, quiet=1.5, breaker=unwell)
+    telemetry.watch_account(lambda: AccountStatistics("azure", "azure_language", gate))
     return telemetry
 
 
@@ -56,7 +58,7 @@ def test_labels_are_those_of_the_configuration_and_of_closed_sets() -> None:
     seen = {each for labels in series(telemetry).values() for each in labels}
     assert {name for each in seen for name, _ in each} == {
         *("topic", "partition", "outcome", "reason", "result", "event", "label", "answered_from"),
-        *("account", "provider", "operation", "error_type", "period"),
+        *("account", "provider", "operation", "error_type", "period", "state"),
         *("le", "version", "python"),
     }
     assert {dict(each)["reason"] for each in series(telemetry)["labelstream_dead_letters_total"]} == set(Reason)
@@ -127,6 +129,8 @@ def test_gauges_are_read_when_somebody_looks() -> None:
     assert sample("labelstream_calls_waiting", WHO) == 5
     assert sample("labelstream_account_quiet_seconds", WHO) == 1.5
     assert sample("labelstream_account_failures", WHO) == 4
+    assert [sample("labelstream_circuit_state", {**WHO, "state": state}) for state in State] == [0, 1, 0]
+    assert sample("labelstream_circuit_opened_total", WHO) == 2
     offsets.resolve(records)
     assert sample("labelstream_records_inflight", TOPIC) == 0
     assert sample("labelstream_oldest_inflight_age_seconds", TOPIC) == 0
@@ -185,7 +189,7 @@ def test_four_busy_streams_and_accounts_are_fewer_than_two_thousand_series() -> 
         for reason in ("throttled", "unavailable", "job_lost"):
             account.retried(reason, 1.0)
         gate = LimitsStatistics(2, 16, 0, 0, held=dict.fromkeys(Held, 1.0))
-        telemetry.watch_account(lambda name=name, gate=gate: AccountStatistics(name, "azure_language", gate, 0))  # type: ignore[misc]
+        telemetry.watch_account(lambda name=name, gate=gate: AccountStatistics(name, "azure_language", gate))  # type: ignore[misc]
     assert 1000 < sum(len(family.samples) for family in telemetry.registry.collect()) < 2000
 
 

@@ -4,14 +4,11 @@ What a service says in words is kept only where the key, the quota or the route 
 at. Everywhere else it could quote a document, so only its codes are kept, which are explained in words of ours.
 """
 
-import math
 import re
 import socket
 import ssl
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import httpx
@@ -20,6 +17,7 @@ import orjson
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured, Unavailable
 from service.failures import NO_CODE, NOT_JSON, At, Rule, Then, first_that_fits
+from service.retry_after import retry_after
 
 DONE: AbstractSet[str] = frozenset({"succeeded", "completed", "partiallycompleted", "partiallysucceeded"})
 """How services say that there are answers, in lower case. What is neither here nor in `ENDED_BADLY` is pending."""
@@ -227,7 +225,7 @@ class Resource:
     def failure(self, answer: Answer, at: At) -> CallFailed:
         """What an answer without success means."""
         rule = first_that_fits(self._rules, at, answer.status_code, _seen(answer))
-        return rule.error(self.told(answer), _retry_after(answer.headers))
+        return rule.error(self.told(answer), retry_after(answer.headers))
 
     def ended(self, codes: Sequence[str], status: str) -> CallFailed:
         """What it means that a job ended without results, by the codes it gives."""
@@ -312,28 +310,6 @@ def _spelt(codes: Iterable[str]) -> str:
 
 def _explained(codes: Iterable[str], rule: Rule) -> str:
     return f"{_spelt(codes)}: {rule.says}" if rule.says else _spelt(codes)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, given in milliseconds, in seconds or as an HTTP date; None where nothing sensible is given."""
-    for name, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            wait = float(headers[name]) * unit
-        except (KeyError, ValueError):
-            continue
-        return wait if 0 <= wait < math.inf else None
-    until = _moment(headers.get("retry-after"))
-    if until is None:
-        return None
-    sent = _moment(headers.get("date"))  # the service's clock, as ours may differ
-    return max(0.0, until - (time.time() if sent is None else sent))
-
-
-def _moment(date: str | None) -> float | None:
-    try:
-        return None if date is None else parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _kind(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from service.settings.accounts import Account, Local, has_jobs
 from service.settings.amazon import Aws, ClassifierArn, Comprehend, ComprehendJobs, EndpointArn, RoleArn, S3Folder
 from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentUnderstanding, HarmCategory
 from service.settings.kafka import Kafka
-from service.settings.limits import Limits, Price
+from service.settings.limits import Breaker, Limits, Price
 from service.settings.reading import load, parse
 from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Route, Stream
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
@@ -22,6 +22,7 @@ __all__ = [
     "AzureLanguage",
     "Batch",
     "Branch",
+    "Breaker",
     "Bytes",
     "Capacity",
     "CategoryTraining",

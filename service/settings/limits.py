@@ -7,7 +7,7 @@ from pydantic import (
     Field,
 )
 
-from service.settings.values import Branch
+from service.settings.values import Branch, Seconds, Share
 
 
 def _calls(value: object) -> object:
@@ -30,6 +30,21 @@ def priced(limits: "Limits", price: Price) -> None:
     """Raises ValueError where money is limited that nobody counts."""
     if (limits.spend_per_hour or limits.spend_per_day) and price.per_unit is None and price.per_second is None:
         raise ValueError("limits.spend_per_hour and spend_per_day go by price: set price.per_unit or price.per_second")
+
+
+class Breaker(Branch):
+    """When an account is taken to be unwell, and left alone but for a call on trial; throttling is no failure."""
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    """So many calls in a row that fail."""
+    share: Annotated[Share, Field(gt=0)] = 0.5
+    """Or this share of the calls of the last ten to twenty seconds."""
+    of: Annotated[int, Field(ge=2, le=100_000)] = 20
+    """The calls of these seconds that `share` takes at least."""
+    slow_after: Annotated[Seconds, Field(gt=0)] | None = None
+    """Answers that take longer count as failures; by default only those that never come, by how long others take."""
+    longest: Annotated[Seconds, Field(ge=0.5)] = 30.0
+    """The most seconds between two trials: 0.5 s at first, doubling to 4 s, then a twentieth of the outage so far."""
 
 
 class Limits(Branch):
@@ -55,6 +70,7 @@ class Limits(Branch):
     """Money a day (UTC), as `spend_per_hour`."""
     when_spent: Literal["hold", "stop"] = "hold"
     """Whether documents wait for the next hour or day, or the worker ends; an account that is well is asked first."""
+    breaker: Breaker = Breaker()
 
     @property
     def connections(self) -> int:

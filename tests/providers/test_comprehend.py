@@ -208,6 +208,13 @@ async def test_a_throttle_has_two_names_and_two_statuses(
     assert len(replay.requests) == 1
 
 
+async def test_a_wait_may_be_given_as_a_date(single: Account, replay: Replay) -> None:
+    until, sent = "Sat, 21 Nov 2026 09:01:30 GMT", "Sat, 21 Nov 2026 09:00:00 GMT"
+    with pytest.raises(Throttled) as caught:
+        await asked(single, replay, own(no("ThrottlingException"), {"Retry-After": until, "Date": sent}))
+    assert caught.value.retry_after == 90
+
+
 @pytest.mark.parametrize("wait", ["soon", "-1", "inf", "nan"])
 async def test_a_wait_that_is_none_is_not_believed(wait: str, single: Account, replay: Replay) -> None:
     with pytest.raises(Throttled) as caught:
