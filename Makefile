@@ -38,8 +38,9 @@ bench-model: $(VENV)/.dev ## measure the embedded model on public data (ARGS='ba
 chaos: $(VENV)/.dev ## kill workers, broker and endpoint in mid-stream and count (CASES=kill,broker MODES=exactly_once ARGS=--short)
 	@$(VENV)/bin/python -m tests.chaos $(if $(CASES),--cases $(CASES)) $(if $(MODES),--modes $(MODES)) $(ARGS)
 
-reference: $(VENV)/.dev ## write docs/reference.md anew, from the code
+reference: $(VENV)/.dev ## write docs/reference.md and the chart's README anew, from the code
 	@$(VENV)/bin/python -m tests.reference
+	@$(VENV)/bin/python -m tests.ops.chart
 
 dashboards: $(VENV)/.dev ## draw the boards of config/grafana anew
 	@$(VENV)/bin/python -m tests.ops.boards
