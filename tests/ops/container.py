@@ -1,8 +1,8 @@
 """The image, started by podman from what the chart renders, on real Kafka: `python -m tests.ops.container IMAGE`.
 
-It takes podman, Java 17 and Maven. Pods are on the host's network, as the broker is, and their probes are left out: podman
-would run curl in the container, which is not there. What is shown: documents are classified, the process is nobody's root,
-its root file system is read-only, the health check passes, and a stop drains and ends with exit code 0.
+It takes podman, Java 17 and Maven. Pods are on the host's network, as the broker is, and their probes are left out:
+podman would run curl in the container, which is not there. What is shown: documents are classified, the process is
+nobody's root, its root file system is read-only, the health check passes, and a stop drains and ends with exit code 0.
 """
 
 import json
