@@ -14,14 +14,14 @@ from service.server.telemetry import Telemetry as ServerTelemetry
 from service.telemetry import Telemetry
 from tests.ops.boards.written import BOARDS, FOLDER, text
 from tests.ops.prometheus import alerts, recorded, rules
-from tests.reference import metrics
+from tests.reference import _several_workers, metrics
 
 FILES: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))
 }
 EXPORTED = {
     metric.name: metric.type
-    for registry in (Telemetry().registry, ServerTelemetry().registry)
+    for registry in (Telemetry().registry, _several_workers(), ServerTelemetry().registry)
     for metric in metrics(registry)
 } | {
     "process_cpu_seconds_total": "counter",

@@ -306,6 +306,14 @@ def _running() -> list[object]:
             Query(f"count by (version, python) (labelstream_build_info{{{POD}}})", "{{version}} on Python {{python}}"),
         ),
         lines(
+            "Processes started anew",
+            "With `run --workers`: how often in 15 minutes a worker's process was killed and started again; mostly "
+            "for memory.",
+            "none",
+            Query(f"sum(increase(labelstream_worker_restarts_total{{{POD}}}[15m])) or vector(0)", "started anew"),
+            Query(f"sum(labelstream_worker_up{{{POD}}}) or vector(0)", "of these up"),
+        ),
+        lines(
             "Open files, of what may be",
             "At 100 % no connection can be opened.",
             "percentunit",

@@ -149,6 +149,15 @@ def _batches() -> list[object]:
             *quantiles("labelstream_batch_characters", ACCOUNT, 0.95),
         ),
         lines(
+            "Parts a document",
+            "Documents that are longer than a call may be are asked for in parts, if the stream is set to do so; "
+            "this is how "
+            "many such a document has.",
+            "none",
+            mean("labelstream_record_parts", ACCOUNT, "mean"),
+            *quantiles("labelstream_record_parts", ACCOUNT, 0.95),
+        ),
+        lines(
             "How long a job takes",
             "From submitting to its answer. No jobs: the account answers at once.",
             "s",

@@ -16,6 +16,7 @@ from tests.ops.boards.drawing import (
     heat,
     lines,
     mean,
+    on_right_axis,
     per_second,
     rows_of,
     stacked,
@@ -36,6 +37,7 @@ def draw() -> Dashboard:
             Row("How sure are they?", _confidence()),
             Row("What is refused?", _refused()),
             Row("What is published, and at what cost?", _published()),
+            Row("What is not asked for?", _spared()),
         ],
         by=["topic"],
     )
@@ -184,5 +186,35 @@ def _published() -> list[object]:
                 f' / sum(rate(labelstream_records_finished_total{{{POD}, outcome="classified"}}[{RATE}]))',
                 "units",
             ),
+        ),
+    ]
+
+
+def _spared() -> list[object]:
+    return [
+        stacked(
+            "Records spared, by where their answer is from",
+            "Records that were not asked for, as an identical one was just asked for, or its answer was kept. Only "
+            "with "
+            "streams that are set to do so.",
+            "suffix:/s",
+            per_second("labelstream_records_spared_total", TOPIC, "answered_from"),
+        ),
+        lines(
+            "Cost saved an hour",
+            "Estimated: what these would have been billed for by the unit, in the currency of the accounts' prices.",
+            "none",
+            Query(f"sum by (topic) (rate(labelstream_cost_saved_total{{{TOPIC}}}[{RATE}])) * 3600", "{{topic}}"),
+        ),
+        on_right_axis(
+            lines(
+                "Answers kept",
+                "Answers that are kept for identical records, and the memory that they take at most, of all workers.",
+                "short",
+                Query(f"sum(labelstream_answers_kept{{{TOPIC}}})", "answers"),
+                Query(f"sum(labelstream_answers_kept_bytes{{{TOPIC}}})", "memory"),
+            ),
+            "/memory/",
+            "bytes",
         ),
     ]
