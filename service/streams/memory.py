@@ -97,7 +97,7 @@ class MemorySource:
             for record in records[begin : begin + room.documents]:
                 if len(taken) >= room.documents or size >= room.bytes:
                     break
-                taken.append(record)
+                taken.append(Record(*record))  # each time another object, as from a broker
                 size += record.size
                 self._next[partition] += 1
         return taken
