@@ -34,11 +34,6 @@ class _Tray:
         self.characters = 0
         self.bytes = 0
 
-    def put(self, document: Document, characters: int, size: int) -> None:
-        self.documents.append(document)
-        self.characters += characters
-        self.bytes += size
-
 
 class Batcher:
     """A few trays, each of which is sent off when it is full or has stood long enough.
@@ -56,25 +51,32 @@ class Batcher:
     def add(self, documents: Iterable[Document], now: float) -> list[list[Document]]:
         """Add documents at the time `now`, and take every batch that is ready to go."""
         most, trays, ready = self._most, self._trays, list[list[Document]]()
+        most_documents, most_characters, most_bytes = most
         for document in documents:
             text = document.text
             characters = len(text)
             size = characters if text.isascii() else bytes_of(text)
-            if characters >= most.characters or size >= most.bytes:
+            if characters >= most_characters or size >= most_bytes:
                 ready.append([document])
                 continue
-            room, room_bytes = most.characters - characters, most.bytes - size
-            fitting = [tray for tray in trays if tray.characters <= room and tray.bytes <= room_bytes]
-            if fitting:
-                tray = fitting[0] if len(fitting) == 1 else max(fitting, key=self._fullness)
-            else:
+            room, room_bytes, best = most_characters - characters, most_bytes - size, None
+            for tray in trays:
+                if (
+                    tray.characters <= room
+                    and tray.bytes <= room_bytes
+                    and (best is None or self._is_fuller(tray, best))
+                ):
+                    best = tray
+            if best is None:
                 if len(trays) == OPEN:
                     ready.append(self._take(max(trays, key=self._fullness)))
-                tray = _Tray(now)
-                trays.append(tray)
-            tray.put(document, characters, size)
-            if len(tray.documents) >= most.documents:
-                ready.append(self._take(tray))
+                best = _Tray(now)
+                trays.append(best)
+            best.documents.append(document)
+            best.characters += characters
+            best.bytes += size
+            if len(best.documents) >= most_documents:
+                ready.append(self._take(best))
         while trays and now >= trays[0].since + self._wait:
             ready.append(self._take(trays[0]))
         return ready
@@ -91,14 +93,15 @@ class Batcher:
         """Take out the documents that nobody wants any more."""
         dropped: list[Document] = []
         for tray in self._trays:
-            held, tray.documents, tray.characters, tray.bytes = tray.documents, [], 0, 0
-            for document in held:
-                if unwanted(document):
-                    dropped.append(document)
-                else:
-                    tray.put(document, len(document.text), bytes_of(document.text))
+            dropped += [document for document in tray.documents if unwanted(document)]
+            tray.documents = [document for document in tray.documents if not unwanted(document)]
+            tray.characters = sum(len(document.text) for document in tray.documents)
+            tray.bytes = sum(bytes_of(document.text) for document in tray.documents)
         self._trays[:] = [tray for tray in self._trays if tray.documents]
         return dropped
+
+    def _is_fuller(self, tray: _Tray, other: _Tray) -> bool:
+        return self._fullness(tray) > self._fullness(other)
 
     def _fullness(self, tray: _Tray) -> float:
         most = self._most

@@ -127,24 +127,24 @@ class Ledger:
         unclaimed = []
         for document in documents:
             topic, number, _ = document.record.position
-            place = place_of(document)
-            note = self._claims.get(Partition(topic, number), {}).pop(place, None)
+            claims = self._claims.get(Partition(topic, number))
+            note = claims.pop(place_of(document), None) if claims else None  # there is hardly ever one
             if note is None or not note.holds(document):
                 unclaimed.append(document)
                 continue
             resumed = self._waiting.setdefault(note.job, Resumed(note.job, now))
-            resumed.documents[note.claims[place][0]] = document
+            resumed.documents[note.number_of(document)] = document
         return unclaimed
 
     def claimed(self, part: Document, account: str) -> tuple[Job, int] | None:
         """The job that an account has this part of a document in already, and its number there; told once."""
         topic, number, _ = part.record.position
-        claims, place = self._claims.get(Partition(topic, number), {}), place_of(part)
-        note = claims.get(place)
+        claims = self._claims.get(Partition(topic, number), {})
+        note = claims.get(place_of(part))
         if note is None or note.job.account != account or not note.holds(part):
             return None
-        del claims[place]
-        return note.job, note.claims[place][0]
+        del claims[place_of(part)]
+        return note.job, note.number_of(part)
 
     def ready(self, highest: Callable[[Partition], int], now: float) -> list[Resumed]:
         """Jobs whose documents are all there by the highest offsets read, or have waited long enough for the others."""

@@ -54,6 +54,10 @@ class Note(NamedTuple):
         claim = self.claims.get(place_of(document))
         return claim is not None and claim[1] == _checksum(document)
 
+    def number_of(self, document: Document) -> int:
+        """The number in the job of a document that it holds."""
+        return self.claims[place_of(document)][0]
+
     def is_superfluous(self, mark: Mark, finished: Sequence[Range]) -> bool:
         """Whether all of its documents are finished by what is committed: a mark, and what that says of those above."""
         if self.last < mark.offset:

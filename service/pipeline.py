@@ -233,7 +233,8 @@ class _Work:
 
     def _ask_in_place(self, under_way: asyncio.TaskGroup) -> None:
         """Begin documents that have waited for the answers of others in vain."""
-        waited = self._likes.next()
+        if not (waited := self._likes.next()):
+            return
         left = [document for document in waited if self._stop.is_set() or self.offsets.is_closing(document.record)]
         self._leave(left)
         gone = set(map(id, left))
