@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from service.dispatch import Dispatcher
+from service.dispatch import Answer, Batch, Dispatcher
 from service.documents import Document, Outcome
 from service.errors import JobLost, Unavailable
 from service.ledger import Ledger
@@ -162,6 +162,33 @@ async def test_only_the_parts_whose_jobs_are_lost_are_submitted_again() -> None:
     await it.live()
     assert (it.submitted, it.results) == (6, [(0, 0)])
     assert it.kept() == 0
+
+
+@virtual_time
+async def test_parts_are_asked_after_at_the_account_that_has_them_though_another_is_preferred() -> None:
+    sink, long = MemorySink(), document(0, LONG)
+    first = FirstWordByJobs(characters_per_document=200, trouble=lambda: Unavailable("502"))
+    second = FirstWordByJobs(characters_per_document=100, documents_per_call=3, seconds=60)
+
+    async def asked(seconds: float | None) -> Answer | None:
+        ledger = Ledger(MemoryNotes(sink))
+        await ledger.restore({INPUT: None})
+        dispatcher = Dispatcher([account(first), account(second, "second")], 1.0, 20)
+        asking = asyncio.create_task(dispatcher.classify(Batch([long]), ledger))
+        await asyncio.wait([asking], timeout=seconds)
+        if asking.done():
+            return asking.result()[0]
+        asking.cancel()
+        await asyncio.wait([asking])
+        return None
+
+    assert await asked(20) is None
+    assert [len(texts) for _, texts in second.calls] == [3, 1]
+    first.trouble = lambda: None
+    answer = await asked(None)
+    assert answer is not None
+    assert answer.account.name == "second"
+    assert (len(first.calls), len(second.calls)) == (0, 2)
 
 
 @virtual_time

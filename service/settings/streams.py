@@ -77,7 +77,7 @@ class Identical(Branch):
     entries: Annotated[int, Field(ge=1)] = 100_000
     """The most answers that are kept; those go first that were not asked for the longest."""
     bytes: Annotated[Bytes, Field(ge=4096)] = 64 * 1024**2
-    """The most memory that they take."""
+    """The most memory that they take; 4KiB at least."""
 
     @model_validator(mode="after")
     def _bounds_of_what_is_kept(self) -> Self:
