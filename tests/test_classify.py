@@ -1,9 +1,13 @@
 """`labelstream classify`: files in, JSON lines out, each document exactly once whatever happens on the way."""
 
+import re
 import signal
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -124,6 +128,43 @@ def test_a_run_that_is_broken_off_is_gone_on_with(tmp_path: Path, model: Path, n
     found = [result["id"] for result in read_lines(out)]
     assert sorted(found, key=int) == [document["id"] for document in documents]
     assert not note.exists()
+
+
+def test_the_parts_of_long_documents_that_are_out_at_a_kill_are_not_submitted_again(
+    tmp_path: Path, model: Path
+) -> None:
+    delivery, access = "the parcel number 7 has not arrived. " * 4_000, "my password 9 is not accepted. " * 3_000
+    documents = [
+        {"id": str(n), "text": delivery + access if n % 2 else f"my password {n} is no good"} for n in range(6)
+    ]
+    write_lines(tmp_path / "in.jsonl", documents)
+    (faults := tmp_path / "faults.yaml").write_text("- {on: submit, job: slow, job_seconds: 4}\n", encoding="utf-8")
+    with serving(tmp_path, model, "--faults", faults, "--log-level", "warning") as (url, _):
+        settings = tree(NOWHERE, served_account(url), TOPICS, document={"too_long": "split"})
+        config = write_config(tmp_path / "triage.yaml", settings)
+        command = ("classify", "in.jsonl", "--config", config, "--out", "out.jsonl", "--json")
+        with started(tmp_path, *command) as run:
+            run.wait_until(lambda: len(noted(tmp_path / "out.jsonl.jobs")) == 1 + 3 * 3)
+            assert run.ended_by(signal.SIGKILL) == -9
+        resumed = labelstream(*command, cwd=tmp_path)
+        assert resumed.returncode == 0, resumed.stderr
+        metrics = httpx.get(f"{url}/metrics", headers={"Ocp-Apim-Subscription-Key": CANARY_KEY}).text
+    results = {result["id"]: result for result in read_lines(tmp_path / "out.jsonl")}
+    assert {name: result["warnings"] for name, result in results.items()} == {
+        str(n): ["split into 3 parts"] if n % 2 else [] for n in range(6)
+    }
+    assert [each["name"] for each in results["1"]["classes"]] == ["delivery", "access"]
+    (submitted,) = re.findall(r'requests_total\{api="azure_language",operation="submit",status="202"\} (\d+)', metrics)
+    assert int(submitted) == 1 + 3 * 3
+
+
+def noted(path: Path) -> list[bytes]:
+    """The notes of jobs in a file."""
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path)) as database, suppress(sqlite3.OperationalError):  # it is just being made
+        return [note for (note,) in database.execute("SELECT note FROM notes")]
+    return []
 
 
 def test_the_accounts_of_a_configuration_classify_files_and_neither_side_tells(tmp_path: Path, model: Path) -> None:
