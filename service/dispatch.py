@@ -210,6 +210,11 @@ class Account:
         return outcomes
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it may be asked just now."""
+        return not self.limits.quiet_for
+
+    @property
     def is_down(self) -> bool:
         """Whether it is not worth waiting for."""
         return self.limits.breaker.is_trying or self.limits.quiet_for > LONGEST_BACK_OFF
@@ -361,23 +366,29 @@ class _Able:
     accounts: Sequence[Account]
     begun: Account | None = None
 
-    def next(self, failed: Collection[Account] = ()) -> Account | None:
-        """The first that is ready and has not just `failed`; None where that leaves no one just now.
+    @property
+    def first(self) -> Account:
+        """The first that is ready; where nobody is, whoever will be first, unless one has begun."""
+        return next((account for account in self._asked if account.is_ready), self.begun or self._soonest)
 
-        Where nobody is ready, it is whoever will be first. Raises _Elsewhere where it is another than had begun.
+    def first_but(self, failed: Collection[Account]) -> Account | None:
+        """As `first`, but without those that have just failed on the documents; None where that leaves no one for now.
+
+        Raises _Elsewhere where it is another than had begun.
         """
-        ready = list(filter(_is_ready, self._asked))
-        if ready:
-            account = next((account for account in ready if account not in failed), None)
-        else:
-            account = min(self._asked, key=lambda account: account.limits.quiet_for)
-        if self.begun is not None and account is not self.begun and account is not None:
+        ready = [account for account in self._asked if account.is_ready]
+        account = next((account for account in ready if account not in failed), None) if ready else self.first
+        if account is not None and self.begun not in {None, account}:
             raise _Elsewhere
         return account
 
     def has_one(self) -> bool:
         """Whether one of them is ready."""
-        return any(map(_is_ready, self._asked))
+        return any(account.is_ready for account in self._asked)
+
+    @property
+    def _soonest(self) -> Account:
+        return min(self.accounts, key=lambda account: account.limits.quiet_for)
 
     @property
     def _asked(self) -> Sequence[Account]:
@@ -485,7 +496,7 @@ class Dispatcher:
         answers = {account: await self._resume_parts(batch, account, cut[account], notes) for account in able}
         begun = next((account for account in able if answers[account]), None)
         while True:
-            account = begun or _Able(able).next() or able[0]
+            account = begun or _Able(able).first
             parts, answered, begun = cut[account], answers[account], None
             missing = [part for part in parts if part.part not in answered]
             one = _Able([account, *(other for other in able if other is not account)], begun=account)
@@ -528,7 +539,7 @@ class Dispatcher:
         failed, pause = set[Account](), BackOff()
         characters = sum(len(document.text) for document in documents)
         while True:
-            account = able.next(failed)
+            account = able.first_but(failed)
             if account is None:
                 await asyncio.sleep(pause.next(LONGEST_PAUSE))
                 failed.clear()
@@ -605,10 +616,6 @@ async def _meanwhile(noting: Coroutine[None, None, None]) -> AsyncIterator[None]
     except BaseException:
         await task
         raise
-
-
-def _is_ready(account: Account) -> bool:
-    return not account.limits.quiet_for
 
 
 def _reason(error: CallFailed) -> str:
