@@ -127,6 +127,22 @@ class Budget:
         self._pass()
         return Spent(self._total, self._hour.spent + self._set_aside, self._day.spent + self._set_aside)
 
+    def booked(self) -> tuple[int, float, float]:
+        """The number of this hour since 1970, and what was spent in it and in its day."""
+        at = self._pass()
+        return int(at // HOUR), self._hour.spent, self._day.spent
+
+    def add(self, at: float, hour: float, day: float) -> None:
+        """Count what another has spent, or has taken over (less than nothing), in the hour and day of that moment."""
+        self._pass()
+        self._hour.add(at, hour)
+        self._day.add(at, day)
+
+    @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """What may be spent in an hour and in a day; None is no limit."""
+        return self._hour.limit, self._day.limit
+
     def exceeded(self) -> str:
         """Which limit is used up, as settings call it."""
         day, hour = self._day, self._hour
@@ -167,6 +183,10 @@ class _Window:
         if at // self._seconds > self._number:  # a clock that is set back opens no window twice
             self._number = at // self._seconds
             self.spent = 0.0
+
+    def add(self, at: float, amount: float) -> None:
+        if at // self._seconds == self._number:  # else it is of another time
+            self.spent = max(0.0, self.spent + amount)
 
     def wait(self, set_aside: float, cost: float, at: float) -> float:
         before = self.spent + set_aside

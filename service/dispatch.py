@@ -25,6 +25,7 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
+from service import spending
 from service.admission import Stream
 from service.batches import Most, packed
 from service.breaker import FIRST_WAIT, BackOff, BreakerStatistics, State
@@ -33,7 +34,9 @@ from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttl
 from service.jobs import JobProvider, PollTimes, follow
 from service.limits import Limits
 from service.notes import Job
+from service.offsets import Partition
 from service.parts import merged, split
+from service.spending import Spending
 from service.telemetry import AccountStatistics, AccountTelemetry
 
 LONGEST_BACK_OFF = 30.0
@@ -427,6 +430,31 @@ class Dispatcher:
         """So many of the stream's partitions are ours, and so much of what its accounts may be asked for."""
         for account in self.accounts:
             account.limits.share(self._stream, min(1.0, max(partitions, 1) / max(of, 1)))
+
+    def take_over(self, partition: Partition, metadata: str, of: int) -> None:
+        """A partition is ours, one of so many of the stream's: what was spent for it before counts from now on."""
+        kept = spending.read(metadata)
+        for name, each in self._budgets:
+            each.take_over(partition, 1 / max(of, 1), kept.get(name))
+
+    def beside(self, partition: Partition, of: int) -> str:
+        """What is to be kept with a partition of what was spent, as `take_over` reads it."""
+        return spending.written({name: each.kept(partition, 1 / max(of, 1)) for name, each in self._budgets})
+
+    def settle(self) -> None:
+        """Have it be exact what is kept with partitions, as some are about to move."""
+        for _, each in self._budgets:
+            each.settle()
+
+    def give_up_partitions(self, partitions: Iterable[Partition]) -> None:
+        """Partitions are another's, and so is what was spent for them."""
+        for partition in partitions:
+            for _, each in self._budgets:
+                each.give_up(partition)
+
+    @property
+    def _budgets(self) -> Iterator[tuple[str, Spending]]:
+        return ((each.name, each.limits.spending) for each in self.accounts if each.limits.spending is not None)
 
     async def classify(self, batch: Batch, notes: JobNotes = _UNNOTED) -> list[Answer]:
         """Answers that together cover every document of the batch, however long it takes.

@@ -15,6 +15,7 @@ from service.documents import Outcome
 from service.errors import Misconfigured
 from service.in_flight import Adaptive, Fixed
 from service.rates import OF_A_QUOTA, Rate
+from service.spending import Spending
 
 _LOOK = 1.0
 """Seconds after which whoever is next at a quiet gate looks again whether to go elsewhere."""
@@ -57,6 +58,8 @@ class Limits:
             documents=_rates(limits.documents_per_second),
             characters=_rates(limits.characters_per_second),
         )
+        self.spending = Spending(self._admission.budget) if self._admission.budget.is_limited else None
+        """What was spent, as it is kept with partitions; None where nobody has to know."""
         self._shares: dict[Stream, float] = {}
         self._requests: deque[asyncio.Future[None]] = deque()
         self._alarm: asyncio.TimerHandle | None = None

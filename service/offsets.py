@@ -26,6 +26,8 @@ METADATA_LIMIT = 4096
 """Bytes of metadata that a broker takes with an offset (`offset.metadata.max.bytes`, default)."""
 
 _FORMAT = "1:"
+_BESIDE = ";"
+"""Ends whatever stands before the finished stretches."""
 _NOTHING = (None, 0)
 
 
@@ -96,12 +98,15 @@ class _Progress:
     def low_water(self) -> int:
         return next(iter(self.unfinished), self.highest + 1)
 
-    def mark(self, limit: int, finished: AbstractSet[int] = frozenset()) -> tuple[Mark, bool]:
-        """What would be committed if these offsets were finished too, and whether all of it has room in it."""
+    def mark(self, limit: int, beside: str, finished: AbstractSet[int] = frozenset()) -> tuple[Mark, bool]:
+        """What would be committed if these offsets were finished too, and whether all of it has room in it.
+
+        `beside` is kept before it in the metadata.
+        """
         unfinished = [offset for offset in self.unfinished if offset not in finished]
         low_water = unfinished[0] if unfinished else self.highest + 1
         above = list(self._finished_above(low_water, unfinished))
-        mark = Mark(low_water, encode(low_water, above, limit))
+        mark = Mark(low_water, beside + encode(low_water, above, limit - len(beside)))
         return mark, len(decode(mark)) == len(above)
 
     @property
@@ -128,7 +133,8 @@ class _Progress:
 class Offsets:
     """The tracker of one stream: `documents` and `bytes` are the most that may be unfinished at once.
 
-    A mark's metadata is at most `metadata_limit` characters long.
+    A mark's metadata is at most `metadata_limit` characters long. What else is to be kept with a partition is given by
+    `beside`: nothing, or text that ends with a semicolon and has no colon.
     """
 
     def __init__(
@@ -136,11 +142,13 @@ class Offsets:
         documents: int,
         bytes: int,  # noqa: A002  the field's own word, as in the settings
         metadata_limit: int = METADATA_LIMIT,
+        beside: Callable[[Partition], str] = lambda _: "",
     ) -> None:
         self._partitions: dict[tuple[str, int], _Progress] = {}  # a Partition is equal to the plain pair
         self._capacity = documents
         self._byte_capacity = bytes
         self._metadata_limit = metadata_limit
+        self._beside = beside
         self._documents = 0
         self._bytes = 0
         self._changed = asyncio.Event()
@@ -250,7 +258,7 @@ class Offsets:
         for partition, progress in self._partitions.items():
             if progress.committed is None:
                 continue
-            mark, _ = progress.mark(self._metadata_limit)
+            mark, _ = progress.mark(self._metadata_limit, self._beside(Partition(*partition)))
             if mark != progress.committed:
                 marks[Partition(*partition)] = mark
         return marks
@@ -265,9 +273,10 @@ class Offsets:
         if progress is None or progress.committed is None:
             return None
         owned = sorted(self.owned(records), key=lambda record: record.position.offset)
+        beside = self._beside(partition)
 
         def tried(count: int) -> tuple[Mark, bool]:
-            return progress.mark(self._metadata_limit, {record.position.offset for record in owned[:count]})
+            return progress.mark(self._metadata_limit, beside, {record.position.offset for record in owned[:count]})
 
         fits = len(owned)
         mark, whole = tried(fits)
@@ -356,10 +365,11 @@ def encode(mark: int, finished: Iterable[Range], limit: int = METADATA_LIMIT) ->
 
 def decode(mark: Mark) -> tuple[Range, ...]:
     """The stretches that `encode` wrote; none where the metadata is somebody else's or damaged."""
-    if not mark.metadata.startswith(_FORMAT):
+    stretches = mark.metadata.rpartition(_BESIDE)[2]
+    if not stretches.startswith(_FORMAT):
         return ()
     try:
-        packed = base64.b64decode(mark.metadata.removeprefix(_FORMAT), validate=True)
+        packed = base64.b64decode(stretches.removeprefix(_FORMAT), validate=True)
     except (binascii.Error, ValueError):
         return ()
     numbers = list(_numbers(packed))

@@ -141,7 +141,12 @@ class _Work:
         self._most = Most(documents, characters, dispatcher.most.bytes)
         self.batcher = Batcher(self._most, stream.batch.wait)
         self._likes = likes(stream.identical, dispatcher.accounts)
-        self.offsets = Offsets(stream.capacity.documents, stream.capacity.bytes, source.metadata_limit)
+        self.offsets = Offsets(
+            stream.capacity.documents,
+            stream.capacity.bytes,
+            source.metadata_limit,
+            lambda partition: dispatcher.beside(partition, source.partitions()),
+        )
         self._delivery: Delivery = (
             ExactlyOnce(
                 stream, source, self.offsets, ledger=ledger, telemetry=self._telemetry, fenced=self._let_go_at_once
@@ -281,6 +286,7 @@ class _Work:
         """Let go of partitions, and end batches that have nothing of ours left: the next owner asks after the jobs."""
         self._delivery.forget(partitions)
         self._ledger.forget(partitions)
+        self._dispatcher.give_up_partitions(partitions)
         self.offsets.forget(partitions)
         self._likes.drop(lambda document: not self.offsets.owned([document.record]))
         for batch, task in self._batches.items():
@@ -380,6 +386,8 @@ class _Work:
         began = _now()
         for partition, mark in marks.items():
             self.offsets.assign(partition, mark)
+            if mark is not None:
+                self._dispatcher.take_over(partition, mark.metadata, self._source.partitions())
         await self._ledger.restore(marks)
         self._dispatcher.share(len(self.offsets.partitions), self._source.partitions())
         self._joined = True
@@ -406,6 +414,7 @@ class _Work:
 
     async def _commit_at_last(self) -> None:
         """Commit what others will go on from, unless no broker takes it in a while."""
+        self._dispatcher.settle()
         try:
             async with asyncio.timeout(_LAST_COMMIT):
                 await self.commit()
