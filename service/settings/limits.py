@@ -65,7 +65,7 @@ class Limits(Branch):
     quotas_of: Literal["group", "worker"] = "group"
     """Whose these quotas, and money, are: the group's, each worker using the share of its partitions, or a worker's."""
     spend_per_hour: Annotated[float, Field(gt=0)] | None = None
-    """Money an hour (UTC), in the currency of the account's `price`; what is spent is kept with the offsets committed."""
+    """Money an hour (UTC), in the currency of the account's `price`; what is spent is kept with committed offsets."""
     spend_per_day: Annotated[float, Field(gt=0)] | None = None
     """Money a day (UTC), as `spend_per_hour`."""
     when_spent: Literal["hold", "stop"] = "hold"
