@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from service import settings
+from service.admission import Held
 from tests.ops.chart import CHART, README, ROOT, readme, values
 from tests.ops.helm import VALUES, only, rendered, with_values
 from tests.ops.prometheus import RULES, program
@@ -256,6 +257,10 @@ def test_keda_goes_by_the_lag_and_adds_nobody_while_calls_are_held() -> None:
     assert {(each["offsetResetPolicy"], each["tls"], each["sasl"]) for each in lags} == {
         ("latest", "enable", "scram_sha512")
     }
+    (held,) = [each["metadata"]["query"] for each in scaled["triggers"] if each["name"] == "held"]
+    reasons = re.search(r'reason=~"([a-z|]+)"', held)
+    assert reasons
+    assert set(reasons[1].split("|")) == set(Held) - {Held.IN_FLIGHT}, "more workers have more calls in flight"
     formula = scaled["advanced"]["scalingModifiers"]["formula"]
     assert formula == "held > 0.5 ? workers * 1000 : lag_0 + lag_1"
     assert set(re.findall(r"[a-z]\w+", formula)) == {trigger["name"] for trigger in scaled["triggers"]}

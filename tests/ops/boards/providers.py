@@ -41,12 +41,16 @@ def draw() -> Dashboard:
 def _answers() -> list[object]:
     return [
         states(
-            "Left alone",
-            "After failures, when the service demands it (Retry-After), or when the money is spent, an account is "
-            "left alone "
-            "for a while. Ten minutes of it without an answer: alert LabelstreamAccountAway.",
-            Query(f"max by (account) (labelstream_account_quiet_seconds{{{ACCOUNT}}} > bool 0)", "{{account}}"),
-            {"0": ("asked", "green"), "1": ("left alone", "orange")},
+            "Breaker",
+            "An account whose calls fail is left alone, but for a call on trial from time to time; the first that is "
+            "answered "
+            "brings the others back. Ten minutes without: alert LabelstreamAccountAway.",
+            Query(
+                f'max by (account) (2 * labelstream_circuit_state{{{ACCOUNT}, state="open"}}'
+                f' or labelstream_circuit_state{{{ACCOUNT}, state="half_open"}})',
+                "{{account}}",
+            ),
+            {"0": ("closed: asked", "green"), "1": ("half open: on trial", "orange"), "2": ("open: left alone", "red")},
         ),
         stacked(
             "Requests, by outcome",
@@ -64,6 +68,7 @@ def _answers() -> list[object]:
             Query(
                 f"sum by (error_type) (rate(labelstream_provider_errors_total{{{ACCOUNT}}}[{RATE}]))", "{{error_type}}"
             ),
+            Query(f"sum(rate(labelstream_circuit_opened_total{{{ACCOUNT}}}[{RATE}]))", "taken to be unwell"),
             Query(f"max(labelstream_account_failures{{{ACCOUNT}}})", "in a row"),
         ),
         lines(
@@ -86,7 +91,9 @@ def _waiting() -> list[object]:
         stacked(
             "What calls are held by",
             "Seconds a second for which somebody waited at the gate, by what held whoever was next. in_flight: raise "
-            "limits.in_flight. requests, documents, characters: the quota. quiet: see Left alone. budget: the money.",
+            "limits.in_flight. requests, documents, characters: the quota. quiet: Retry-After. breaker: it fails. "
+            "budget: the "
+            "money.",
             "suffix: s/s",
             per_second("labelstream_calls_held_seconds_total", ACCOUNT, "reason"),
         ),
@@ -118,10 +125,13 @@ def _waiting() -> list[object]:
             per_second("labelstream_provider_retries_total", ACCOUNT, "reason"),
         ),
         lines(
-            "Waits demanded",
-            "Retry-After of refusals, 95th percentile.",
+            "Waits demanded, and left alone",
+            "Retry-After of refusals, 95th percentile, and for how long the account is still left alone: for that, "
+            "for its "
+            "breaker, or until there is money again.",
             "s",
             *quantiles("labelstream_provider_retry_after_seconds", ACCOUNT, 0.95),
+            Query(f"max(labelstream_account_quiet_seconds{{{ACCOUNT}}})", "left alone"),
         ),
     ]
 
