@@ -36,6 +36,7 @@ from service.providers import (
 from service.server import telemetry as server_telemetry
 from service.simulation.endpoint import Behaviour
 from service.simulation.scenario import Arrivals, Expected, Load, load, shipped
+from tests.ops.prometheus import alerts
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"
@@ -280,6 +281,7 @@ def page() -> str:
             "### Values of labels",
             _table("Label | Values", ([f"`{name}`", _code(each)] for name, each in _VALUES.items())),
         ),
+        ("## Alerts", said["alerts"] + _alerts()),
         ("## Commands", said["commands"] + _table("Exit code | Meaning", exit_codes)),
         *((f"### `{name}`", command.help + _options(command)) for name, command in commands()),
         ("## Scenarios", said["scenarios"] + _scenarios()),
@@ -362,6 +364,16 @@ def _settings(branch: Branch) -> str:
         name = f"`{each.path}`" + (f"<br>`{each.variable}`" if each.variable else "")
         rows.append([name, each.kind, shown(each), each.meaning])
     return _table("Setting, environment variable | Type | Default | Meaning", rows)
+
+
+def _alerts() -> str:
+    rows = []
+    for each in alerts():
+        says = re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"*\1*", each.annotations["summary"])
+        severity = each.labels["severity"] + (f", over {each.window}" if each.window else "")
+        link = f"[`{each.name}`](runbooks.md#{each.name.lower()})"
+        rows.append([link, severity, each.held, re.sub(r"\{\{ [^}]* \}\}", "*N*", says)])
+    return _table("Alert | Severity | After | Says", rows)
 
 
 def _metrics(registry: CollectorRegistry) -> str:

@@ -17,12 +17,13 @@ HOW_TO_GET_PROMETHEUS = "Debian, Ubuntu: sudo apt install prometheus"
 
 
 class Alert(NamedTuple):
-    """An alert as its file has it; `window` tells burn rates of one name apart."""
+    """An alert as its file has it; `held` is for how long it is so, `window` tells burn rates of one name apart."""
 
     name: str
     expr: str
     labels: dict[str, str]
     annotations: dict[str, str]
+    held: str = "0m"
 
     @property
     def window(self) -> str | None:
@@ -59,7 +60,9 @@ def rules() -> Iterator[dict[str, Any]]:
 def alerts() -> list[Alert]:
     """Every alert."""
     return [
-        Alert(rule["alert"], rule["expr"], rule["labels"], rule["annotations"]) for rule in rules() if "alert" in rule
+        Alert(rule["alert"], rule["expr"], rule["labels"], rule["annotations"], rule["for"])
+        for rule in rules()
+        if "alert" in rule
     ]
 
 
