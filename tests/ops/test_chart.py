@@ -123,6 +123,10 @@ KEDA = {"enabled": True, "partitions": 4}
         (with_values("minimal", terminationGracePeriodSeconds=39), "is 39, but pods need 40"),
         (with_values("minimal", config={"kafka": {"sasl_password": "x"}}), "kafka.sasl.existingSecret"),
         (with_values("minimal", config={"accounts": {"azure": {"key": "x"}}}), "key that would be in a ConfigMap"),
+        (
+            with_values("minimal", config={"accounts": {"azure": {"training": {"container": "https://x?sig=y"}}}}),
+            "key that would be in a ConfigMap",
+        ),
         (with_values("minimal", serve={"enabled": True}), "clients need a key"),
         (with_values("minimal", serve={"enabled": True, "existingSecret": "x"}), "no certificate"),
     ],

@@ -103,7 +103,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- fail "config.kafka.sasl_password would be in a ConfigMap for all to read: use kafka.sasl.existingSecret" }}
 {{- end }}
 {{- range $name, $account := $values.config.accounts }}
-{{- if or $account.key $account.secret_access_key }}
+{{- if or $account.key $account.secret_access_key (dig "training" "container" "" $account) }}
 {{- fail (printf "config.accounts.%s has a key that would be in a ConfigMap for all to read: use secrets.existingSecret and key_file" $name) }}
 {{- end }}
 {{- end }}
