@@ -12,7 +12,9 @@ import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -36,8 +38,8 @@ def pack(members: Mapping[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def unpack(path: Path, largest: Mapping[str, int]) -> dict[str, bytes]:
-    """The members of a zip, which must be the keys of `largest`, each of at most so many bytes.
+def unpack(path: Path, largest: Mapping[str, int], optional: AbstractSet[str] = frozenset()) -> dict[str, bytes]:
+    """The members of a zip, which must be the keys of `largest`, each of at most so many bytes; some are optional.
 
     Raises `ValueError` for any other content and `OSError` where the file cannot be read.
     """
@@ -46,7 +48,7 @@ def unpack(path: Path, largest: Mapping[str, int]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            _check_names([member.filename for member in members], set(largest))
+            _check_names([member.filename for member in members], set(largest), optional)
             return {member.filename: _member(archive, member, largest[member.filename]) for member in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"not a whole zip file ({error})") from error
@@ -80,7 +82,7 @@ def json_value(name: str, content: bytes) -> object:
     return value
 
 
-def array_bytes(array: NDArray[np.floating]) -> bytes:
+def array_bytes(array: NDArray[Any]) -> bytes:
     """An array as an npy file."""
     file = io.BytesIO()
     little_endian = array.astype(array.dtype.newbyteorder("<"), order="C")
@@ -88,7 +90,7 @@ def array_bytes(array: NDArray[np.floating]) -> bytes:
     return file.getvalue()
 
 
-def array(name: str, content: bytes, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def array(name: str, content: bytes, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
     """The finite numbers of an npy member of exactly this type and shape, read-only; raises `ValueError`."""
     expected = np.dtype(dtype).newbyteorder("<")
     file = io.BytesIO(content)
@@ -100,20 +102,20 @@ def array(name: str, content: bytes, dtype: DTypeLike, shape: tuple[int, ...]) -
         raise ValueError(f"{name} is not an array of {expected} of shape {shape}, row by row")
     if len(content) - file.tell() != expected.itemsize * int(np.prod(shape)):
         raise ValueError(f"{name} is shorter or longer than its shape says")
-    numbers = np.frombuffer(content, expected, offset=file.tell()).reshape(shape).astype(np.float32)
+    numbers = np.frombuffer(content, expected, offset=file.tell()).reshape(shape).astype(expected.newbyteorder("="))
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name} holds numbers that are not finite")
     numbers.flags.writeable = False
     return numbers
 
 
-def _check_names(names: list[str], expected: set[str]) -> None:
+def _check_names(names: list[str], expected: set[str], optional: AbstractSet[str]) -> None:
     """Exactly the expected names, each once: so none is absolute, leads outside, or is of no use."""
     if unknown := set(names) - expected:
         raise ValueError(f"holds {min(unknown)[:80]!r}, which is no part of a model")
-    if missing := expected - set(names):
+    if missing := expected - optional - set(names):
         raise ValueError(f"{min(missing)} is missing")
-    if len(names) != len(expected):
+    if len(names) != len(set(names)):
         raise ValueError("holds a member twice")
 
 

@@ -106,7 +106,7 @@ def learn_category(name: str, positives: Iterable[str], negatives: Iterable[str]
     boundary = _boundary(found, told_from) if told_from is not others else float(np.quantile(found, 1 - _FOUND))
     weights, bias = slope * learnt.coef_.T, slope * (learnt.intercept_ - min(boundary, _SURE))
     calibration = Calibration(temperature=1.0, curvature=0.0, floor=0.0)
-    manifest = Manifest(name, "multi_label", (name,), 0.5, calibration, provenance(rows))
+    manifest = Manifest(name, "multi_label", (name,), 0.5, words.unheard, calibration, provenance(rows))
     content = contents(manifest, words, characters, weights, bias)
     warnings = tuple(_warnings(len(given_positives), len(given_negatives), ranking, converged=converged))
     return LearntCategory(Classifier(content), ranking, warnings, content)

@@ -90,13 +90,16 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
     labels = sorted({label for row in rows for label in row.labels})
     truth = indicators([row.labels for row in rows], labels)
     single = task == "single_label"
-    learn, calibrate = (_learn_exclusive, _calibrate_exclusive) if single else (_learn_each, _calibrate_each)
-    folds = _folds(rows, 5 if len(rows) <= 12_000 else 3)  # more folds gain little and take as long again
+    learn, calibrate = (_learn_exclusive, calibrate_exclusive) if single else (_learn_each, calibrate_each)
+    folds = folds_of(rows, 5 if len(rows) <= 12_000 else 3)  # more folds gain little and take as long again
     steps = int(folds.max()) + 2
 
     with threadpool_limits(limits=1):  # or the last bits of sums would depend on the number of processors
         progress(0.0, "reading the texts")
-        words, characters, features = read_grams([row.text for row in rows], len(labels))
+        unheard = (
+            _rarity(1, len(rows)) if single and len(rows) >= _MANY_ROWS else 0.0
+        )  # as `tests/model/choices.py` has it
+        words, characters, features = read_grams([row.text for row in rows], len(labels), unheard)
         unseen = np.empty((min(len(rows), max(_MANY_ROWS, _MOST_UNSEEN_SCORES // len(labels))), len(labels)))
         for fold in range(steps - 1):
             progress((fold + 0.2) / steps, f"learning without part {fold + 1} of {steps - 1}")
@@ -105,11 +108,12 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
         progress((steps - 0.8) / steps, "learning from all rows")
         linear = learn(features, truth)
         progress((steps - 0.2) / steps, "calibrating")
-        calibrated = calibrate(linear, unseen, truth[: len(unseen)], len(rows))
+        calibrated = calibrate(unseen, truth[: len(unseen)], len(rows))
 
-    threshold = 0.0 if single else _threshold(calibrated.scores, truth[: len(unseen)])
-    manifest = Manifest(name, task, tuple(labels), threshold, calibrated.calibration, provenance(rows))
-    content = contents(manifest, words, characters, calibrated.weights, calibrated.bias)
+    threshold = 0.0 if single else threshold_of(calibrated.scores, truth[: len(unseen)])
+    manifest = Manifest(name, task, tuple(labels), threshold, words.unheard, calibrated.calibration, provenance(rows))
+    weights, bias = calibrated.slopes * linear.weights, calibrated.slopes * linear.bias + calibrated.offsets
+    content = contents(manifest, words, characters, weights, bias)
     answered = [row.labels for row in rows[: len(unseen)]]
     estimate = compare(task=task, labels=labels, threshold=threshold, scores=calibrated.scores, truth=answered)
     progress(1.0, "done")
@@ -123,11 +127,11 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
     )
 
 
-class _Calibrated(NamedTuple):
-    """The final weights, how their margins become scores, and the scores of the rows calibrated on."""
+class Calibrated(NamedTuple):
+    """How margins become scores, after a slope and an offset for each label, and the scores of the rows used."""
 
-    weights: Floats
-    bias: Floats
+    slopes: Floats
+    offsets: Floats
     calibration: Calibration
     scores: Floats
 
@@ -177,7 +181,7 @@ def _named(labels: Sequence[str]) -> str:
     return shown if len(labels) <= 5 else f"{shown} and {len(labels) - 5} more"
 
 
-def _folds(rows: Sequence[Example], most: int) -> NDArray[np.intp]:
+def folds_of(rows: Sequence[Example], most: int) -> NDArray[np.intp]:
     """The part that each row belongs to: labels are dealt out evenly, and rows of one text stay together."""
     part: dict[str, int] = {}
     for row in sorted(rows, key=lambda row: row.labels):
@@ -185,25 +189,30 @@ def _folds(rows: Sequence[Example], most: int) -> NDArray[np.intp]:
     return np.array([part[row.text] for row in rows])
 
 
-def read_grams(texts: Sequence[str], labels: int) -> tuple[Vocabulary, Vocabulary, csr_matrix]:
+def read_grams(texts: Sequence[str], labels: int, unheard: float = 0.0) -> tuple[Vocabulary, Vocabulary, csr_matrix]:
     """What there is to know of the texts: words, runs of characters, and each text's weight of each."""
     most = min(_MOST_GRAMS, _MOST_WEIGHTS // labels // 2)
-    words = _vocabulary(map(word_grams, texts), len(texts), most)
-    characters = _vocabulary(map(character_grams, texts), len(texts), most)
+    words = _vocabulary(map(word_grams, texts), len(texts), most, unheard)
+    characters = _vocabulary(map(character_grams, texts), len(texts), most, unheard)
     if not words.index_of and not characters.index_of:
         raise ExamplesError("the texts have nothing in common to learn from: check that they are texts")
     blocks = [_matrix(words, map(word_grams, texts)), _matrix(characters, map(character_grams, texts))]
     return words, characters, hstack(blocks, format="csr", dtype=np.float64)
 
 
-def _vocabulary(grams_of_texts: Iterable[Iterable[str]], texts: int, most: int) -> Vocabulary:
+def _vocabulary(grams_of_texts: Iterable[Iterable[str]], texts: int, most: int, unheard: float) -> Vocabulary:
     """The grams of the most texts, the most frequent first."""
     texts_with = Counter(chain.from_iterable(map(set, grams_of_texts)))
     fewest = 2 if texts >= _MANY_ROWS else 1
     worth = [gram for gram, count in texts_with.items() if count >= fewest and not _NOT_WORTH_KEEPING.search(gram)]
     kept = sorted(worth, key=lambda gram: (-texts_with[gram], gram))[:most]
-    rarity = [log((1 + texts) / (1 + texts_with[gram])) + 1 for gram in kept]
-    return Vocabulary({gram: index for index, gram in enumerate(kept)}, np.array(rarity, np.float32))
+    rarity = [_rarity(texts_with[gram], texts) for gram in kept]
+    return Vocabulary({gram: index for index, gram in enumerate(kept)}, np.array(rarity, np.float32), unheard)
+
+
+def _rarity(having: int, texts: int) -> float:
+    """The smoothed inverse document frequency of what so many texts have."""
+    return log((1 + texts) / (1 + having)) + 1
 
 
 def _matrix(vocabulary: Vocabulary, grams_of_texts: Iterable[Iterable[str]]) -> csr_matrix:
@@ -259,7 +268,7 @@ def fit_machine(
     `strictness` is its C; with balanced `weights` the few rows of a class count for as much as the many of another.
     """
     for most in (1_000, 10_000):
-        machine = LinearSVC(C=strictness, class_weight=weights, dual=True, random_state=_SEED, max_iter=most)
+        machine = LinearSVC(C=strictness, class_weight=weights, dual=True, random_state=_SEED, tol=0.01, max_iter=most)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # told by the return value
             warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # rare classes are expected
@@ -269,7 +278,7 @@ def fit_machine(
     return machine, False
 
 
-def _calibrate_exclusive(linear: _Linear, unseen: Floats, truth: Truth, documents: int) -> _Calibrated:
+def calibrate_exclusive(unseen: Floats, truth: Truth, documents: int) -> Calibrated:
     """The temperature and curvature under which the unseen rows' true classes are most likely.
 
     Mild priors, worth about a row, keep both in bounds where rows are few. The curvature earns its place: with the
@@ -289,16 +298,17 @@ def _calibrate_exclusive(linear: _Linear, unseen: Floats, truth: Truth, document
         return float((prior - np.log(likelihood).sum()) / len(rows))
 
     best = minimize(loss, [log(3), 0.5], method="Nelder-Mead", bounds=[(-5, 10), (0, 20)]).x
-    return _Calibrated(linear.weights, linear.bias, calibration(best), calibration(best).single(unseen))
+    labels = unseen.shape[1]
+    return Calibrated(np.ones(labels), np.zeros(labels), calibration(best), calibration(best).single(unseen))
 
 
-def _calibrate_each(linear: _Linear, unseen: Floats, truth: Truth, _documents: int) -> _Calibrated:
-    """Each label's own slope and offset (Platt 1999), put into the weights."""
+def calibrate_each(unseen: Floats, truth: Truth, _documents: int) -> Calibrated:
+    """Each label's own slope and offset (Platt 1999), to be put into its weights."""
     fitted = [slope_and_offset(margins, answers) for margins, answers in zip(unseen.T, truth.T, strict=True)]
     slopes, offsets = np.array(fitted).T
     calibration = Calibration(temperature=1.0, curvature=0.0, floor=0.0)
     scores = calibration.multi(slopes * unseen + offsets)
-    return _Calibrated(slopes * linear.weights, slopes * linear.bias + offsets, calibration, scores)
+    return Calibrated(slopes, offsets, calibration, scores)
 
 
 def slope_and_offset(margins: Floats, answers: Truth) -> tuple[float, float]:
@@ -316,7 +326,7 @@ def slope_and_offset(margins: Floats, answers: Truth) -> tuple[float, float]:
     return float(slope), float(offset)
 
 
-def _threshold(scores: Floats, truth: Truth) -> float:
+def threshold_of(scores: Floats, truth: Truth) -> float:
     """The threshold of the highest micro-F1, a half where rows are too few to tell."""
     if len(scores) < _MANY_ROWS:
         return 0.5

@@ -13,7 +13,7 @@ from service.model import archive
 from service.model.classifier import Classifier, Task
 from service.model.evaluate import evaluate
 from service.model.examples import Example, ExamplesError, hold_out
-from service.model.train import FEWEST_ROWS, Trained, _folds, _learn_each, _learn_exclusive, fit_machine, train
+from service.model.train import FEWEST_ROWS, Trained, _learn_each, _learn_exclusive, fit_machine, folds_of, train
 from tests.model.conftest import multi_label_rows, single_label_rows
 
 
@@ -223,10 +223,10 @@ def test_a_class_that_all_rows_or_none_have_applies_everywhere_or_nowhere() -> N
 
 
 def test_labels_are_dealt_out_evenly_and_rows_of_one_text_stay_together() -> None:
-    folds = _folds(rows(*"a" * 10, *"b" * 5, "c"), 5)
+    folds = folds_of(rows(*"a" * 10, *"b" * 5, "c"), 5)
     assert [np.bincount(folds[part], minlength=5).tolist() for part in (slice(10), slice(10, 15))] == [[2] * 5, [1] * 5]
     repeated = [Example(str(n), f"text {n % 7}", ("ab"[n % 2],)) for n in range(35)]
-    parts = {(row.text, fold) for row, fold in zip(repeated, _folds(repeated, 5).tolist(), strict=True)}
+    parts = {(row.text, fold) for row, fold in zip(repeated, folds_of(repeated, 5).tolist(), strict=True)}
     assert len(parts) == 7
 
 
@@ -242,8 +242,8 @@ def test_training_takes_one_thread() -> None:
     assert threads == {1}
 
 
-def test_weights_are_packed_in_half_precision(single_label: Trained) -> None:
+def test_weights_are_packed_in_a_byte_each(single_label: Trained) -> None:
     content = single_label.content
     size = len(single_label.classifier.labels)
     grams = len(json.loads(content["words.json"])) + len(json.loads(content["characters.json"]))
-    assert archive.array("weights.npy", content["weights.npy"], np.float16, (grams, size)).shape == (grams, size)
+    assert archive.array("weights.npy", content["weights.npy"], np.int8, (grams, size)).shape == (grams, size)
