@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # as in `service.model.examples`
 T = TypeVar("T")
 
 models = typer.Typer(
-    help="Train, evaluate, deploy, list and delete models: embedded ones, or those of an account.",
+    help="Train, evaluate, compare, deploy, list and delete models: embedded ones, or those of an account.",
     no_args_is_help=True,
 )
 
@@ -126,6 +126,13 @@ def evaluate_model(  # noqa: PLR0917  options, which Typer reads by name
         str | None, typer.Option(help="Without FILE: the model, by default the one that the account asks.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Measure on the rows of this split alone.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of an embedded model: write a page, pictures and tables to this folder."),
+    ] = None,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="With --report: show the texts of the surest mistakes, too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model, or what an account answers, on labelled documents that it has not learnt from.
@@ -133,16 +140,17 @@ def evaluate_model(  # noqa: PLR0917  options, which Typer reads by name
     With an account and no FILE: what the account's service itself says that the model is worth.
     """
     given = list(paths or ())
+    if report is not None and account is not None:
+        raise typer.BadParameter("--report goes with MODEL and FILE")
+    if texts and report is None:
+        raise typer.BadParameter("--texts goes with --report")
     if len(given) not in ((2,) if account is None else (0, 1)):
         raise typer.BadParameter("give MODEL and FILE, or --account with or without FILE")
     if name is not None and (account is None or given):
         raise typer.BadParameter("--name goes with --account and no FILE, where a service is asked for its own figures")
     if account is None:
-        from service.model.classifier import Classifier  # noqa: PLC0415  as in `service.model.examples`
-        from service.model.evaluate import evaluate  # noqa: PLC0415
-
         rows = examples.select(examples.read(given[1]), split)
-        worth, of = Evaluation.of(evaluate(Classifier.load(given[0]), rows)), str(given[0])
+        worth, of = Evaluation.of(_evaluated(given[0], rows, report, texts)), str(given[0])
     elif given:
         rows, branch = examples.select(examples.read(given[0]), split), _branch(account, config)
         with Steps(console.err()).step(f"classifying {len(rows):,} documents", len(rows)) as advance:
@@ -156,6 +164,115 @@ def evaluate_model(  # noqa: PLR0917  options, which Typer reads by name
         console.print_json(worth.to_json())
     else:
         console.out().print(_evaluation_table(worth, of))
+
+
+def _evaluated(model: Path, rows: list[examples.Example], report: Path | None, texts: bool) -> "measuring.Evaluation":
+    """What an embedded model is worth; told in a report, too, where one is wanted."""
+    from service.model import evaluate as measuring  # noqa: PLC0415  as in `service.model.examples`
+    from service.model.classifier import Classifier  # noqa: PLC0415
+
+    classifier = Classifier.load(model)
+    answers = measuring.ask(classifier, rows)
+    worth = measuring.measure(answers)
+    if report is not None:
+        from service.model import report as reporting  # noqa: PLC0415
+
+        shown = [row.text for row in rows if row.labels or classifier.task == "multi_label"] if texts else []
+        page = reporting.write(report, f"{classifier.name}@{classifier.digest}", answers, worth, texts=shown)
+        _note(f"report written: {page}")
+    return worth
+
+
+@models.command("compare")
+def compare_models(
+    first: Annotated[Path, typer.Argument(metavar="A", help="An embedded model's folder.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled documents that neither has learnt from.")],
+    split: Annotated[str | None, typer.Option(help="Compare on the rows of this split alone.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which of two embedded models is better, and whether that may be chance."""
+    from service.model.classifier import Classifier  # noqa: PLC0415  as in `service.model.examples`
+    from service.model.evaluate import ask  # noqa: PLC0415
+    from service.model.significance import compare  # noqa: PLC0415
+
+    rows = examples.select(examples.read(file), split)
+    found = compare(*(ask(Classifier.load(model), rows) for model in (first, second)))
+    if as_json:
+        console.print_json(found.to_json())
+        return
+    table = Table(title=f"{found.documents:,} documents", title_justify="left")
+    for column in ("", "A", "B", "B less A", "by chance"):
+        table.add_column(column, justify="left" if not column else "right")
+    low, high = found.f1_micro_interval
+    for name, (one, other), chance in (
+        ("accuracy", found.accuracy, f"p = {found.p_accuracy:.2g}"),
+        ("micro-F1", found.f1_micro, f"p = {found.p_f1:.2g}; 95 %: {low:+.3f} to {high:+.3f}"),
+        ("macro-F1", found.f1_macro, ""),
+    ):
+        table.add_row(name, f"{one:.3f}", f"{other:.3f}", f"{other - one:+.3f}", chance)
+    table.add_row("right alone", f"{found.only_first:,}", f"{found.only_second:,}", "", "")
+    console.out().print(table)
+
+
+@models.command("suggest")
+def suggest_rows(  # noqa: PLR0917  options, which Typer reads by name
+    file: Annotated[Path, typer.Argument(help="Labelled documents, JSON lines.")],
+    task: Annotated[Task | None, typer.Option(help="By default, as the labels have it.")] = None,
+    split: Annotated[str | None, typer.Option(help="Judge the rows of this split alone.")] = None,
+    measured: Annotated[
+        str | None, typer.Option(metavar="SPLIT", help="Look for rows of this split that are nearly among those.")
+    ] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="Show the texts of rows, too.")] = False,
+    most: Annotated[int, typer.Option(min=1, help="Show so many of each kind; with --json, all there are.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Say what would make labelled documents better to learn from, by models that have not seen what they judge.
+
+    Labels that are likely wrong, classes that are taken for each other, classes with too few rows, and rows to be
+    measured on that are nearly rows to be learnt from.
+    """
+    every = examples.read(file)
+    rows = examples.select(every, split)
+    to_measure = [] if measured is None else examples.select(every, measured)
+    wanted = task.value if task else examples.infer_task(rows)
+    from service.model.suggest import suggest  # noqa: PLC0415  a second of scikit-learn that nothing else needs
+
+    with Steps(console.err()).step(f"looking at {len(rows):,} documents") as advance:
+        found = suggest(rows, wanted, to_measure, lambda done, _: advance(done))
+    if as_json:
+        console.print_json(found.to_json())
+        return
+    text_of = {row.id: row.text for row in (*rows, *to_measure)} if texts else {}
+    shown = ("text",) if texts else ()
+
+    def lines(*cells: str, of: str) -> tuple[str, ...]:
+        return (*cells, text_of.get(of, "")) if texts else cells
+
+    doubts = [
+        lines(each.id, ", ".join(each.given), ", ".join(each.likelier), f"{each.score:.2f}", of=each.id)
+        for each in found.doubts
+    ]
+    confused = [(one, other, str(number)) for one, other, number in found.confused]
+    few = [(name, str(number)) for name, number in found.few]
+    alike = [lines(each.measured, each.learnt, f"{each.likeness:.2f}", of=each.measured) for each in found.alike]
+    _list("labels that are likely wrong", ("document", "label", "likelier", "by", *shown), doubts, most)
+    _list("classes taken for each other", ("class", "class", "rows"), confused, most)
+    _list("classes with too few rows", ("class", "rows"), few, most)
+    _list("measured on, and nearly learnt", ("document", "like", "by", *shown), alike, most)
+
+
+def _list(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], most: int) -> None:
+    """A table of the first lines, or that there are none."""
+    if not lines:
+        console.out().print(f"{title}: none")
+        return
+    table = Table(title=f"{title}: {len(lines):,}", title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for line in lines[:most]:
+        table.add_row(*map(escape, line))
+    console.out().print(table)
 
 
 @models.command("deploy")

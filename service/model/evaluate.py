@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +114,32 @@ class Evaluation:
         }
 
 
-def evaluate(classifier: Classifier, examples: Sequence[Example]) -> Evaluation:
-    """Score the documents and compare; raises `ExamplesError` where the rows do not fit the classifier's task."""
+class Answers(NamedTuple):
+    """What a model has answered to labelled documents: a row of scores for each, a column for each label."""
+
+    task: Task
+    labels: tuple[str, ...]
+    threshold: float
+    ids: Sequence[str]
+    truth: Sequence[tuple[str, ...]]
+    scores: NDArray[np.float64]
+    seconds: float
+    unlabelled: int
+
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each document got its labels and no others."""
+        return decided(self).right
+
+    def judged(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The scores that calibration is about, and whether what they were given to is so."""
+        of = decided(self)
+        if self.task == "single_label":
+            return self.scores.max(axis=1), of.right
+        return self.scores.ravel(), of.true[:, : len(self.labels)].ravel()
+
+
+def ask(classifier: Classifier, examples: Sequence[Example]) -> Answers:
+    """Score the documents; raises `ExamplesError` where the rows do not fit the classifier's task."""
     single = classifier.task == "single_label"
     if single and (several := next((example for example in examples if len(example.labels) > 1), None)):
         raise ExamplesError(
@@ -126,14 +151,33 @@ def evaluate(classifier: Classifier, examples: Sequence[Example]) -> Evaluation:
         raise ExamplesError("no row can be measured; give labelled rows")
     started = perf_counter()
     scores = classifier.scores([example.text for example in measured])
-    return compare(
+    return Answers(
         task=classifier.task,
         labels=classifier.labels,
         threshold=classifier.threshold,
-        scores=scores,
+        ids=[example.id for example in measured],
         truth=[example.labels for example in measured],
+        scores=scores,
         seconds=perf_counter() - started,
         unlabelled=len(examples) - len(measured),
+    )
+
+
+def evaluate(classifier: Classifier, examples: Sequence[Example]) -> Evaluation:
+    """Score the documents and compare; raises `ExamplesError` where the rows do not fit the classifier's task."""
+    return measure(ask(classifier, examples))
+
+
+def measure(answers: Answers) -> Evaluation:
+    """The measures of what was answered."""
+    return compare(
+        task=answers.task,
+        labels=answers.labels,
+        threshold=answers.threshold,
+        scores=answers.scores,
+        truth=answers.truth,
+        seconds=answers.seconds,
+        unlabelled=answers.unlabelled,
     )
 
 
@@ -151,17 +195,11 @@ def compare(
 
     In single-label classification every document has one true label, and the threshold is without effect.
     """
-    unknown = Counter(label for row in truth for label in row if label not in set(labels))
-    names = [*labels, *sorted(unknown)]
-    true = indicators(truth, names)
-    answered = np.zeros_like(true)
-    answered[:, : len(labels)] = _one_hot(scores) if task == "single_label" else scores >= threshold
-
+    names, unknown, true, answered, right = _decided(task, labels, threshold, scores, truth)
     counts = (true & answered).sum(axis=0), (answered & ~true).sum(axis=0), (true & ~answered).sum(axis=0)
     classes = tuple(ClassEvaluation(name, *map(int, count)) for name, *count in zip(names, *counts, strict=True))
     together = ClassEvaluation("", *(int(count.sum()) for count in counts))
     occurring = [one for one in classes if one.support or one.false_positives]
-    right = (true == answered).all(axis=1)
     accuracy = float(right.mean())
     return Evaluation(
         task=task,
@@ -185,6 +223,33 @@ def compare(
     )
 
 
+class Decided(NamedTuple):
+    """What is so and what was answered, for each document (row) and label (column)."""
+
+    names: list[str]
+    unknown: Counter[str]
+    true: NDArray[np.bool_]
+    answered: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+
+
+def decided(answers: Answers) -> Decided:
+    """What is so and what was answered."""
+    return _decided(answers.task, answers.labels, answers.threshold, answers.scores, answers.truth)
+
+
+def _decided(
+    task: Task, labels: Sequence[str], threshold: float, scores: NDArray[np.float64], truth: Sequence[Sequence[str]]
+) -> Decided:
+    known = set(labels)
+    unknown = Counter(label for row in truth for label in row if label not in known)
+    names = [*labels, *sorted(unknown)]
+    true = indicators(truth, names)
+    answered = np.zeros_like(true)
+    answered[:, : len(labels)] = _one_hot(scores) if task == "single_label" else scores >= threshold
+    return Decided(names, unknown, true, answered, (true == answered).all(axis=1))
+
+
 def indicators(truth: Sequence[Sequence[str]], names: Sequence[str]) -> NDArray[np.bool_]:
     """Whether each document (row) has each label (column)."""
     column = {name: index for index, name in enumerate(names)}
@@ -205,9 +270,20 @@ def _confusion(truth: Sequence[Sequence[str]], answered: Sequence[str]) -> dict[
 
 def _calibration_error(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
     """The mean distance, weighted by size, between the mean score of a bin and the share of it that is right."""
-    bins = np.minimum((scores * _BINS).astype(np.intp), _BINS - 1)
-    distances = np.bincount(bins, weights=scores - right, minlength=_BINS)
-    return float(np.abs(distances).sum() / scores.size)
+    count, score, share = bins(scores, right)
+    return float((count * np.abs(score - share)).sum() / scores.size)
+
+
+def bins(
+    scores: NDArray[np.float64], right: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Scores in 15 bins of equal width: how many, their mean, and the share that is right (0 where there are none)."""
+    bin_of = np.minimum((scores * _BINS).astype(np.intp), _BINS - 1)
+    count = np.bincount(bin_of, minlength=_BINS).astype(float)
+    least_one = np.maximum(count, 1)
+    sums = (np.bincount(bin_of, weights=weights, minlength=_BINS) for weights in (scores, right))
+    score, share = (total / least_one for total in sums)
+    return count, score, share
 
 
 def _share(part: float, whole: float) -> float:

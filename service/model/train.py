@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
-from math import exp, log
+from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +40,7 @@ _MOST_GRAMS = 100_000  # of each kind
 _MOST_WEIGHTS = 25_000_000  # 50 MB in the file, half a gigabyte while training
 _MOST_UNSEEN_SCORES = 20_000_000  # 160 MB; calibration needs no more
 _NOT_WORTH_KEEPING = re.compile(r".{101}|[\ud800-\udfff]", re.DOTALL)  # keys and links; halves of surrogate pairs
+_UNHEARD = sqrt(0.5)  # of the rarest gram's; where rows are few or labels several it does harm: tests/model/choices.py
 _SEED = 0
 
 
@@ -49,6 +50,7 @@ class Trained:
 
     `estimate` is what the rows themselves say the model is worth: each was answered by a model that had not seen it.
     `documents` were learnt from, `unlabelled` left out because they belong to no class. `warnings` are for people.
+    `unseen` are the scores behind the estimate, of these `rows`.
     """
 
     classifier: Classifier
@@ -57,6 +59,8 @@ class Trained:
     unlabelled: int
     warnings: tuple[str, ...]
     content: dict[str, bytes] = field(repr=False)
+    rows: tuple[Example, ...] = field(repr=False)
+    unseen: Floats = field(repr=False, compare=False)
 
     def save(self, folder: Path) -> Path:
         """Write the model into a folder, made if missing, and give the file's path; raises `OSError`."""
@@ -114,8 +118,9 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
     manifest = Manifest(name, task, tuple(labels), threshold, words.unheard, calibrated.calibration, provenance(rows))
     weights, bias = calibrated.slopes * linear.weights, calibrated.slopes * linear.bias + calibrated.offsets
     content = contents(manifest, words, characters, weights, bias)
-    answered = [row.labels for row in rows[: len(unseen)]]
-    estimate = compare(task=task, labels=labels, threshold=threshold, scores=calibrated.scores, truth=answered)
+    answered = tuple(rows[: len(unseen)])
+    truth_of_answered = [row.labels for row in answered]
+    estimate = compare(task=task, labels=labels, threshold=threshold, scores=calibrated.scores, truth=truth_of_answered)
     progress(1.0, "done")
     return Trained(
         classifier=Classifier(content),
@@ -124,6 +129,8 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
         unlabelled=len(examples) - len(rows),
         warnings=tuple(_warnings(rows, converged=linear.converged)),
         content=content,
+        rows=answered,
+        unseen=calibrated.scores,
     )
 
 

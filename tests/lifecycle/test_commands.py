@@ -255,3 +255,30 @@ def test_options_that_do_not_go_together(models: Models, tmp_path: Path) -> None
     file = rows(tmp_path / "rows.jsonl", {"a": ["one"], "b": ["two"]})
     assert "give either --out or --account" in models("train", file).err
     assert "give MODEL and FILE" in models("evaluate", file).err
+
+
+# Embedded models ----------------------------------------------------------------------------------
+
+
+def test_embedded_models_are_reported_compared_and_their_rows_judged(models: Models, tmp_path: Path) -> None:
+    lines = [{"id": row.id, "text": row.text, "labels": row.labels, "split": "train"} for row in SINGLE * 2]
+    file = write_lines(tmp_path / "rows.jsonl", [*lines, lines[0] | {"id": "copy", "split": "test"}])
+    for name in ("one", "other"):
+        assert models("train", file, "--split", "train", "--out", tmp_path / name).code == 0
+    one, report = tmp_path / "one", tmp_path / "report"
+    said = models("evaluate", one, file, "--report", report, "--json")
+    assert said.json["documents"] == len(lines) + 1
+    assert f"report written: {report / 'index.html'}" in said.err
+    assert str(lines[0]["text"]) not in (report / "index.html").read_text("utf-8")
+    compared = models("compare", one, tmp_path / "other", file, "--json").json
+    assert (compared["only_first"], compared["p_accuracy"]) == (0, 1)
+    assert "95 %" in models("compare", one, tmp_path / "other", file).out
+    suggested = models("suggest", file, "--split", "train", "--measured", "test", "--json").json
+    assert [each["measured"] for each in suggested["alike"]] == ["copy"]
+    shown = models("suggest", file, "--split", "train", "--measured", "test", "--texts").out
+    assert str(lines[0]["text"]).split()[0] in shown
+
+
+@pytest.mark.parametrize("options", [("--texts",), ("--report", "x", "--account", "it")])
+def test_what_goes_with_a_report_is_told(options: tuple[str, ...], models: Models, tmp_path: Path) -> None:
+    assert models("evaluate", tmp_path, tmp_path, *options).code == 2

@@ -93,7 +93,7 @@ class Block:
 
 def learnt(recipe: Recipe, texts: list[str], truth: NDArray[np.bool_], asked: list[str], task: Task) -> Floats:
     """The margins of the texts that are asked about."""
-    chosen = 1.0 if task == "single_label" and len(texts) >= 1_000 else 0.0
+    chosen = 0.5 if task == "single_label" and len(texts) >= 1_000 else 0.0
     unheard = chosen if recipe.unheard is None else recipe.unheard
     words, characters = (Block(grams, texts, recipe, unheard) for grams in (recipe.words, recipe.characters))
 
@@ -156,7 +156,7 @@ RECIPES = {
     "no gaps": CHOSEN._replace(words=pairs),
     "gaps in any script": CHOSEN._replace(words=gaps_in_any_script),
     "unheard: none": CHOSEN._replace(unheard=0.0),
-    "unheard: half": CHOSEN._replace(unheard=0.5),
+    "unheard: in all": CHOSEN._replace(unheard=0.5),
     "unheard: whole": CHOSEN._replace(unheard=1.0),
     "neither": CHOSEN._replace(words=pairs, unheard=0.0),
     "runs of 2 to 5": CHOSEN._replace(characters=runs(2, 5)),
