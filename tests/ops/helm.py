@@ -17,6 +17,9 @@ VALUES: dict[str, dict[str, Any]] = {
     for path in sorted((CHART / "ci").glob("*-values.yaml"))
 }
 
+OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject", "TriggerAuthentication"}
+"""Kinds that operators bring along; API servers of their own do not know them."""
+
 
 @cache
 def chart() -> helm_python.Chart:

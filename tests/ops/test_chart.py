@@ -16,7 +16,7 @@ import yaml
 from service import settings
 from service.admission import Held
 from tests.ops.chart import CHART, README, ROOT, readme, values
-from tests.ops.helm import VALUES, only, rendered, with_values
+from tests.ops.helm import OPERATORS, VALUES, only, rendered, with_values
 from tests.ops.prometheus import RULES, program
 
 ABOUT: dict[str, Any] = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
@@ -24,8 +24,6 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text("ut
 DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
 OLDEST = int(ABOUT["kubeVersion"].split(".")[1])
 NEWEST = int(kubernetes_validate.latest_version().split(".")[1])
-OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject", "TriggerAuthentication"}
-"""Kinds that operators bring along; API servers of their own do not know them."""
 
 
 def objects() -> Iterator[tuple[str, dict[str, Any]]]:
