@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Generic, TypeVar
 
 from service.breaker import Breaker
 from service.costs import Budget
 from service.in_flight import InFlight, kind_of
-from service.rates import LearntRate, Rate
+from service.rates import LearntRate, LeasedRate, Rate
 
 
 class Held(StrEnum):
@@ -28,6 +29,10 @@ class Held(StrEnum):
     CHARACTERS = "characters"
     IN_FLIGHT = "in_flight"
 
+
+SLICE = 0.1
+"""Seconds of a shared rate that are asked for at once, at most."""
+_MOST_FORESEEN = 1000
 
 T = TypeVar("T")
 
@@ -105,9 +110,9 @@ class Admission(Generic[C]):
         budget: Budget,
         breaker: Breaker,
         *,
-        requests: Sequence[Rate] = (),
-        documents: Sequence[Rate] = (),
-        characters: Sequence[Rate] = (),
+        requests: Sequence[LeasedRate] = (),
+        documents: Sequence[LeasedRate] = (),
+        characters: Sequence[LeasedRate] = (),
     ) -> None:
         self.in_flight = in_flight
         self.budget = budget
@@ -129,6 +134,9 @@ class Admission(Generic[C]):
             *((Held.CHARACTERS, rate) for rate in characters),
         )
         self._budget_is_limited = budget.is_limited
+        self.leased = (*requests, *documents, *characters)
+        """The rates that can be shared with others by slices of time."""
+        self._amounts = (*(0 for _ in requests), *(1 for _ in documents), *(2 for _ in characters))
         self._unheard = 0
         self._lost_before = -math.inf
         self._lines: dict[Stream | None, _Line[C]] = {}
@@ -249,6 +257,27 @@ class Admission(Generic[C]):
             rate.take(1, now)
         return True
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether somebody waits for what only others of the group can give."""
+        return self.budget.is_asking or any(rate.is_leased and rate.free_at == math.inf for rate in self.leased)
+
+    def wants(self, requests: int, now: float) -> list[float]:
+        """For each leased rate, the seconds of it that who waits would take: calls, and requests of calls that are out.
+
+        At most a slice, or what the largest of them takes: more will come in time, and nothing goes in advance.
+        """
+        calls = [call for line in self._lines.values() for call in islice(line.calls, _MOST_FORESEEN)]
+        amounts = (
+            [1] * (requests + len(calls)),
+            [call.documents for call in calls],
+            [call.characters for call in calls],
+        )
+        return [
+            min(rate.wants(sum(amounts[of]), now), max(SLICE, rate.wants(max(amounts[of], default=0), now)))
+            for rate, of in zip(self.leased, self._amounts, strict=True)
+        ]
+
     def quiet(self, seconds: float, now: float) -> None:
         """Let nothing go for so long, nor for less than was asked for before."""
         self.quiet_until = max(self.quiet_until, now + seconds)
@@ -311,7 +340,9 @@ class Admission(Generic[C]):
             self.look_at = self.breaker.try_at
             return Held.BREAKER
         if self._budget_is_limited and (wait := self.budget.wait(call.documents, call.characters)):
-            self.look_at = self.spent_until = now + wait
+            self.look_at = now + wait
+            if not self.budget.is_asking:
+                self.spent_until = self.look_at
             return Held.BUDGET
         return None
 

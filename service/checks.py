@@ -3,7 +3,7 @@
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from service import accounts
+from service import accounts, sharing
 from service.errors import Misconfigured, Unavailable
 from service.settings import Settings, Stream
 from service.streams import kafka_notes, kafka_transactions
@@ -30,6 +30,9 @@ async def check(settings: Settings) -> list[Finding]:
     else:
         findings.append(Finding("kafka", True, f"{settings.kafka.bootstrap_servers} answers and has every topic"))
         findings += [finding for stream in settings.streams for finding in await _stream(settings, stream)]
+    if settings.redis is not None:
+        trying = sharing.rehearse(settings.redis)
+        findings.append(await _tried("redis", trying, f"{settings.redis.host} is there to share limits through"))
     for name in settings.accounts:
         findings.append(await _account(settings, name))
     return findings

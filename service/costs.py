@@ -8,6 +8,10 @@ from service import settings
 from service.documents import Classified, Outcome
 
 HOUR, DAY = 3600.0, 86_400.0
+_SLICE = 0.002
+"""The part of a limit that is asked for at once, where it is shared."""
+_ASKING, _ASK_AGAIN = 0.05, 60.0
+"""Seconds that asking takes at most, before it is looked again; and that a refusal is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Budget:
     What a call may cost is set aside before it goes, so that an hour or a day (UTC) never costs more than it may; only
     a call that alone costs more goes, as the first. What it did cost is booked when it has ended. What is billed by the
     second is booked from the start on.
+
+    Where it `is_shared`, what may be spent is granted bit by bit: `wanted` is what is to be asked for.
     """
 
     def __init__(
@@ -80,6 +86,10 @@ class Budget:
         self._total = 0.0
         self._set_aside = 0.0
         self._share = 1.0
+        self._unreported = 0.0
+        self._denied_until = 0.0
+        self.is_shared = False
+        self.wanted = self._least = 0.0
         self._hour = _Window(HOUR, per_hour, self._at)
         self._day = _Window(DAY, per_day, self._at)
 
@@ -101,7 +111,61 @@ class Budget:
     def wait(self, documents: int, characters: int) -> float:
         """Seconds until such a call may be paid for."""
         at, cost = self._pass(), self.tariff.at_most(documents, characters)
+        if self.is_shared:
+            return self._wait_for_grant(cost, at)
         return max(window.wait(self._set_aside, cost, at) for window in (self._hour, self._day))
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether it is not known yet if there is money left."""
+        return self.is_shared and self.wanted > 0
+
+    def _wait_for_grant(self, cost: float, at: float) -> float:
+        limited = [window for window in (self._hour, self._day) if window.limit is not None]
+        lacking = max(window.used + self._set_aside + cost - window.granted for window in limited)
+        if lacking <= 0:
+            return 0.0
+        if at < self._denied_until:
+            return self._denied_until - at
+        slices = [_SLICE * window.whole for window in limited if window.whole is not None]
+        self.wanted, self._least = max(lacking, *slices), lacking
+        return _ASKING
+
+    def report(self) -> tuple[float, float, float, int, int]:
+        """What is to be told and asked of all: spent unasked, wanted and at least, and the numbers of hour and day."""
+        at = self._pass()
+        wanted, least = (self.wanted, self._least) if self.is_asking else (0.0, 0.0)
+        return self._unreported, wanted, least, int(at // HOUR), int(at // DAY)
+
+    def leftover(self) -> float:
+        """What was granted and is not needed; it is not ours any more."""
+        self._pass()
+        limited = [window for window in (self._hour, self._day) if window.limit is not None]
+        left = max(0.0, min(window.granted - window.used for window in limited) - self._set_aside)
+        for window in limited:
+            window.granted -= left
+        return left
+
+    def grant(self, amount: float, hour: float, day: float, reported: float) -> None:
+        """So much may be spent; this is what all have spent, or have been granted. So much of ours is known to all."""
+        at = self._pass()
+        self._unreported -= reported
+        asked, self.wanted = self.wanted, 0.0
+        for window, total in ((self._hour, hour), (self._day, day)):
+            window.granted += amount
+            window.spent = self._share * total
+        if asked and not amount:
+            spent = [window for window, total in ((self._hour, hour), (self._day, day)) if window.lacks(total, asked)]
+            until = max((window.end for window in spent or [self._hour]), default=at)
+            self._denied_until = min(until, at + _ASK_AGAIN)
+
+    def go_shared(self, *, shared: bool) -> None:
+        """Spend what is granted from now on, or our share."""
+        self._pass()
+        if shared != self.is_shared:
+            self.is_shared, self.wanted, self._denied_until = shared, 0.0, 0.0
+            for window in (self._hour, self._day):
+                window.granted = window.used = 0.0
 
     def set_aside(self, documents: int, characters: int) -> float:
         """Keep back what such a call may cost, to be given to `book`."""
@@ -162,6 +226,10 @@ class Budget:
 
     def _spend(self, cost: float) -> None:
         self._total += cost
+        self._hour.used += cost
+        self._day.used += cost
+        if not self.is_shared:
+            self._unreported += cost
         self._hour.spent += cost
         self._day.spent += cost
 
@@ -172,17 +240,26 @@ class _Window:
     def __init__(self, seconds: float, limit: float | None, at: float) -> None:
         self._seconds = seconds
         self._number = at // seconds
-        self.limit = self._whole = limit
+        self.limit = self.whole = limit
         self.spent = 0.0
+        self.granted = self.used = 0.0
+
+    @property
+    def end(self) -> float:
+        return (self._number + 1) * self._seconds
+
+    def lacks(self, total: float, amount: float) -> bool:
+        return self.whole is not None and total + amount > self.whole
 
     def share(self, share: float) -> None:
-        if self._whole is not None:
-            self.limit = share * self._whole
+        if self.whole is not None:
+            self.limit = share * self.whole
 
     def go_to(self, at: float) -> None:
         if at // self._seconds > self._number:  # a clock that is set back opens no window twice
             self._number = at // self._seconds
             self.spent = 0.0
+            self.granted = self.used = 0.0
 
     def add(self, at: float, amount: float) -> None:
         if at // self._seconds == self._number:  # else it is of another time

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from service import settings
 from service.admission import Admission, Call, Held, Stream
@@ -14,11 +15,27 @@ from service.costs import FREE, Budget, Spent, Tariff
 from service.documents import Outcome
 from service.errors import Misconfigured
 from service.in_flight import Adaptive, Fixed
-from service.rates import OF_A_QUOTA, Rate
+from service.rates import OF_A_QUOTA, LeasedRate
 from service.spending import Spending
 
 _LOOK = 1.0
 """Seconds after which whoever is next at a quiet gate looks again whether to go elsewhere."""
+
+
+class Asked(NamedTuple):
+    """What a gate tells the others of its group, and asks of them.
+
+    `slices` are the seconds wanted of each rate, `quiet` those that the account has asked for. Money was `spent` that
+    nobody knows of, and so much is `wanted`, or at `least`, in the hour and day of these numbers since 1970.
+    """
+
+    slices: Sequence[float]
+    quiet: float
+    spent: float
+    wanted: float
+    least: float
+    hour: int
+    day: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,9 @@ class Limits:
         )
         self.spending = Spending(self._admission.budget) if self._admission.budget.is_limited else None
         """What was spent, as it is kept with partitions; None where nobody has to know."""
+        self.wake: Callable[[], None] = lambda: None
+        """Called when somebody waits for what only others can give, or has something to tell them."""
+        self._quiet_to_tell = 0.0
         self._shares: dict[Stream, float] = {}
         self._requests: deque[asyncio.Future[None]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
@@ -139,6 +159,64 @@ class Limits:
     def quiet(self, seconds: float) -> None:
         """Let nothing new out for so long: the account has said that it is too much, or that it is unwell."""
         self._admission.quiet(seconds, _now())
+        self._quiet_to_tell = max(self._quiet_to_tell, seconds)
+        self.wake()
+
+    @property
+    def is_for_the_group(self) -> bool:
+        """Whether there is something that others of the group share."""
+        return self._settings.quotas_of == "group"
+
+    @property
+    def rates(self) -> int:
+        """How many rates can be shared by slices of time."""
+        return len(self._admission.leased)
+
+    @property
+    def spend(self) -> tuple[float | None, float | None]:
+        """What all may spend in an hour and in a day."""
+        return self._settings.spend_per_hour, self._settings.spend_per_day
+
+    def asks(self) -> "Asked":
+        """What is to be told to the others, and asked of them."""
+        gate = self._admission
+        quiet, self._quiet_to_tell = self._quiet_to_tell, 0.0
+        return Asked(gate.wants(len(self._requests), _now()), quiet, *gate.budget.report())
+
+    def given(
+        self, slices: Sequence[tuple[float, float] | None], quiet: float, money: tuple[float, float, float, float]
+    ) -> None:
+        """What came of that: slices, by when from now each begins and how long it is, and all `quiet`, in seconds.
+
+        `money` is what was granted, what all have spent in this hour and day, and what they know of ours.
+        """
+        gate, now = self._admission, _now()
+        gate.budget.go_shared(shared=True)
+        gate.budget.grant(*money)
+        for rate, slice_of_it in zip(gate.leased, slices, strict=True):
+            rate.lease(leased=True, now=now)
+            if slice_of_it is not None:
+                begin, seconds = slice_of_it
+                rate.give(now + begin, seconds)
+        if quiet:
+            gate.quiet(quiet, now)
+        self._look()
+
+    def leftover(self) -> float:
+        """Money that was granted and is not needed; it is not ours any more."""
+        return self._admission.budget.leftover() if self._admission.budget.is_limited else 0.0
+
+    def tell_again(self, asked: "Asked") -> None:
+        """Nobody has heard of it."""
+        self._quiet_to_tell = max(self._quiet_to_tell, asked.quiet)
+
+    def alone(self) -> None:
+        """Go by our own share of everything, for as long as nobody can be asked."""
+        now = _now()
+        self._admission.budget.go_shared(shared=False)
+        for rate in self._admission.leased:
+            rate.lease(leased=False, now=now)
+        self._look()
 
     @property
     def quiet_for(self) -> float:
@@ -204,6 +282,8 @@ class Limits:
             at = min(gate.look_at, now + _LOOK) if gate.closed_for(now) else gate.look_at
             if at < float("inf"):
                 self._alarm = asyncio.get_running_loop().call_at(at, self._look)
+            if gate.is_asking:
+                self.wake()
 
     def _let_go(self, now: float) -> None:
         gate = self._admission
@@ -253,8 +333,8 @@ _CALL: ContextVar[Place | None] = ContextVar("call", default=None)
 """The call that is being made: its requests are made by a client that knows nothing of it."""
 
 
-def _rates(*per_second: float | None) -> tuple[Rate, ...]:
-    return tuple(Rate(OF_A_QUOTA * rate) for rate in per_second if rate)
+def _rates(*per_second: float | None) -> tuple[LeasedRate, ...]:
+    return tuple(LeasedRate(OF_A_QUOTA * rate) for rate in per_second if rate)
 
 
 def _now() -> float:

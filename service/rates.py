@@ -1,6 +1,7 @@
 """How much may go in a second. Pure: told the time, ignorant of waiting."""
 
 import math
+from collections import deque
 
 SLACK = 0.1
 """Seconds that a rate may make up for: a timer that wakes a little after its time must not lose the difference."""
@@ -64,6 +65,71 @@ class Rate:
         """Let `amount` go at `now`."""
         self.free_at = max(self.free_at, now - self._credit) + amount / self.per_second
         self._credit = TICK
+
+
+class LeasedRate(Rate):
+    """A rate that is shared with others by time: slices in which all of it is ours; where nobody gives any, our share.
+
+    Slices that others have do not overlap with ours, so all together keep the rate as one would. What is larger than a
+    slice is owed, and comes off the next.
+    """
+
+    __slots__ = ("_owed", "_share", "_slices", "is_leased")
+
+    def __init__(self, per_second: float) -> None:
+        super().__init__(per_second)
+        self.is_leased = False
+        self._share = 1.0
+        self._slices: deque[tuple[float, float]] = deque()
+        self._owed = 0.0
+
+    def holds(self, now: float) -> bool:
+        """As `Rate.holds`; infinite is `free_at` where somebody has to give something first."""
+        if not self.is_leased:
+            return super().holds(now)
+        while self._slices:
+            begin, end = self._slices[0]
+            if now < end + TICK:
+                self.free_at = begin
+                return super().holds(now)
+            self._slices.popleft()
+        self.free_at = math.inf
+        return True
+
+    def take(self, amount: float, now: float) -> None:
+        """As `Rate.take`."""
+        super().take(amount, now)
+        if self.is_leased and self._slices:
+            _, end = self._slices.popleft()
+            if self.free_at < end:
+                self._slices.appendleft((self.free_at, end))
+            self._owed += max(0.0, self.free_at - end)
+
+    def share(self, share: float) -> None:
+        """As `Rate.share`, for as long as nobody gives slices."""
+        self._share = share
+        self.per_second = self._whole if self.is_leased else share * self._whole
+
+    def wants(self, amount: float, now: float) -> float:
+        """Seconds of the whole rate that are to be asked for, so that so much more may go."""
+        left = sum(max(0.0, end - max(begin, now)) for begin, end in self._slices)
+        lacking = amount / self._whole - left
+        return lacking + self._owed if lacking > 0 else 0.0
+
+    def give(self, begin: float, seconds: float) -> None:
+        """From then on so many seconds of it are ours."""
+        paid = min(self._owed, seconds)
+        self._owed -= paid
+        if paid < seconds:
+            self._slices.append((begin + paid, begin + seconds))
+
+    def lease(self, *, leased: bool, now: float) -> None:
+        """Go by slices from now on, or by our share."""
+        if leased != self.is_leased:
+            self.is_leased, self._owed = leased, 0.0
+            self._slices.clear()
+            self.free_at = now
+            self.share(self._share)
 
 
 class LearntRate(Rate):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Info, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -238,6 +238,25 @@ class AccountTelemetry:
         self._resumed.inc(documents)
 
 
+class SharingTelemetry:
+    """What happens between an account's gate and Redis."""
+
+    def __init__(self, telemetry: "Telemetry", account: str, provider: str) -> None:
+        self._shared = telemetry.limits_shared.labels(account, provider)
+        self._duration = telemetry.sharing_duration.labels(account, provider)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Time a question that is answered."""
+        began = time.monotonic()
+        yield
+        self._duration.observe(time.monotonic() - began)
+
+    def is_shared(self, *, shared: bool) -> None:
+        """Limits are shared exactly from now on, or by partitions."""
+        self._shared.set(shared)
+
+
 class Telemetry(Collector):
     """The metrics of one process, in a registry of their own."""
 
@@ -324,6 +343,15 @@ class Telemetry(Collector):
             "record_parts", "Parts of a record that is too long for every account of its stream.", _PART_BUCKETS, *who
         )
         self.job_polls = histogram("job_polls", "Polls that a job took.", _POLL_BUCKETS, *who)
+        self.limits_shared = Gauge(
+            "labelstream_limits_shared",
+            "Whether (1 or 0) limits are shared exactly, through Redis, just now; by partitions where they are not.",
+            who,
+            registry=registry,
+        )
+        self.sharing_duration = histogram(
+            "limits_sharing_seconds", "One question to Redis for a part of what is shared.", _LAG_BUCKETS, *who
+        )
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop runs what is due.", _LAG_BUCKETS)
         Info("labelstream_build", "What is running.", registry=registry).info(
             {"version": version("labelstream"), "python": platform.python_version()}
@@ -339,6 +367,10 @@ class Telemetry(Collector):
     def account(self, name: str, provider: str) -> AccountTelemetry:
         """The metrics of one account."""
         return AccountTelemetry(self, name, provider)
+
+    def sharing(self, name: str, provider: str) -> SharingTelemetry:
+        """The metrics of how an account's limits are shared."""
+        return SharingTelemetry(self, name, provider)
 
     def watch_account(self, statistics: Callable[[], AccountStatistics]) -> None:
         """Read an account's gauges from `statistics`."""

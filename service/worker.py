@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from service import accounts, health, pipeline
+from service import accounts, health, pipeline, sharing
 from service.delivery import Sink
 from service.dispatch import Dispatcher
 from service.errors import Misconfigured
@@ -29,6 +29,7 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
         accounts.opened(settings.accounts, names, telemetry) as ready,
         health.served(health.app(telemetry), settings.health) as url,
         kafka_sink.producing(settings.kafka, telemetry) as sink,
+        sharing.shared(settings.redis, settings.kafka.group_id, ready.values(), telemetry),
     ):
         await check_topics(settings)
         for stream in settings.streams:

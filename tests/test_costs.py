@@ -135,3 +135,54 @@ def test_a_clock_that_is_set_back_opens_nothing_twice() -> None:
     assert budget.wait(1, 0) > 0
     clock.at += HOUR + 2
     assert budget.wait(1, 0) > 0
+
+
+def granted(**limits: float) -> tuple[Budget, Clock]:
+    clock = Clock()
+    budget = Budget(Tariff(1.0), limits.get("per_hour"), limits.get("per_day"), clock)
+    budget.go_shared(shared=True)
+    return budget, clock
+
+
+def test_what_is_shared_is_granted_before_it_is_spent() -> None:
+    budget, _ = granted(per_hour=1000)
+    assert 0 < budget.wait(5, 0) < 1
+    assert budget.is_asking
+    assert budget.report()[1:3] == (5.0, 5.0)
+    budget.grant(5.0, 5.0, 5.0, 0.0)
+    assert budget.wait(5, 0) == 0
+    budget.book(budget.set_aside(5, 0), 3.0)
+    assert budget.wait(2, 0) == 0, "what was not billed may be spent again"
+    assert budget.wait(3, 0) > 0
+
+
+def test_a_refusal_is_believed_for_a_while_and_to_the_end_of_the_hour_at_most() -> None:
+    budget, clock = granted(per_hour=1000)
+    budget.wait(5, 0)
+    budget.grant(0.0, 999.0, 999.0, 0.0)
+    assert not budget.is_asking
+    assert budget.wait(5, 0) == pytest.approx(60)
+    clock.at += 61
+    assert budget.wait(5, 0) < 1, "others may have given back"
+
+
+def test_what_was_granted_and_is_not_needed_is_given_back() -> None:
+    budget, _ = granted(per_hour=1000)
+    budget.wait(20, 0)
+    budget.grant(20.0, 20.0, 20.0, 0.0)
+    budget.book(budget.set_aside(5, 0), 5.0)
+    aside = budget.set_aside(3, 0)
+    assert budget.leftover() == 12
+    assert budget.leftover() == 0
+    assert budget.wait(1, 0) > 0
+    budget.book(aside, 3.0)
+
+
+def test_what_was_spent_while_nobody_could_be_asked_is_told_later() -> None:
+    budget, _ = granted(per_day=1000)
+    budget.go_shared(shared=False)
+    budget.book(0.0, 7.0)
+    assert budget.report()[0] == 7
+    budget.go_shared(shared=True)
+    budget.grant(0.0, 7.0, 7.0, 7.0)
+    assert budget.report()[0] == 0

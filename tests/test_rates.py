@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.rates import OF_WHAT_WAS_TAKEN, SLACK, TICK, LearntRate, Rate
+from service.rates import OF_WHAT_WAS_TAKEN, SLACK, TICK, LearntRate, LeasedRate, Rate
 
 
 @given(st.floats(0.1, 1000), st.lists(st.floats(0, 50), min_size=1, max_size=50), st.floats(0, 2))
@@ -127,3 +127,69 @@ def test_what_is_not_needed_is_not_tried() -> None:
         assert not rate.holds(1010 + i * 10)
         rate.take(1, 1010 + i * 10)
     assert rate.per_second == learnt
+
+
+def leased(per_second: float = 10.0) -> LeasedRate:
+    rate = LeasedRate(per_second)
+    rate.lease(leased=True, now=0.0)
+    return rate
+
+
+def test_nothing_goes_but_in_a_slice_and_then_at_the_whole_rate() -> None:
+    rate = leased()
+    assert rate.holds(0.0)
+    assert rate.free_at == float("inf"), "somebody has to give something first"
+    rate.give(1.0, 0.3)
+    assert rate.holds(0.5)
+    assert rate.free_at == 1.0
+    went = 0
+    moment = 1.0
+    while not rate.holds(moment) or rate.free_at < float("inf"):
+        moment = max(moment, rate.free_at)
+        if not rate.holds(moment):
+            rate.take(1, moment)
+            went += 1
+    assert went == 3
+    assert moment < 1.3
+
+
+def test_a_slice_that_was_not_used_is_gone() -> None:
+    rate = leased()
+    rate.give(0.0, 0.1)
+    assert rate.holds(0.2)
+    assert rate.free_at == float("inf")
+
+
+def test_what_is_larger_than_its_slice_comes_off_the_next() -> None:
+    rate = leased()
+    rate.give(0.0, 0.1)
+    assert not rate.holds(0.0)
+    rate.take(5, 0.0)
+    assert rate.wants(1, 0.0) == pytest.approx(0.1 + 0.4, abs=0.01)
+    rate.give(1.0, 0.3)
+    assert rate.holds(1.0)
+    rate.give(2.0, 0.3)
+    assert rate.holds(2.0)
+    assert rate.free_at == pytest.approx(2.1, abs=0.01)
+
+
+def test_no_more_is_asked_for_than_is_lacking() -> None:
+    rate = leased()
+    rate.give(0.0, 0.3)
+    assert rate.wants(3, 0.0) == 0
+    assert rate.wants(4, 0.0) == pytest.approx(0.1)
+    assert rate.wants(3, 0.2) == pytest.approx(0.2), "what is past is no use"
+
+
+def test_without_slices_it_goes_by_its_share() -> None:
+    rate = leased()
+    rate.share(0.25)
+    assert rate.per_second == 10
+    rate.lease(leased=False, now=5.0)
+    assert rate.per_second == 2.5
+    assert not rate.holds(5.0)
+    rate.take(1, 5.0)
+    assert rate.holds(5.3)
+    rate.lease(leased=True, now=6.0)
+    assert rate.per_second == 10
+    assert rate.holds(6.0)

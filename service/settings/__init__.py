@@ -10,6 +10,7 @@ from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentU
 from service.settings.kafka import Kafka
 from service.settings.limits import Breaker, Limits, Price
 from service.settings.reading import load, parse
+from service.settings.redis import Redis
 from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Route, Stream
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
@@ -44,6 +45,7 @@ __all__ = [
     "Log",
     "Pointer",
     "Price",
+    "Redis",
     "RoleArn",
     "Route",
     "S3Folder",

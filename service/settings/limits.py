@@ -63,7 +63,7 @@ class Limits(Branch):
     characters_per_second: Annotated[float, Field(gt=0)] | None = None
     """Characters of text a second; a Comprehend endpoint takes 100 for each of its inference units."""
     quotas_of: Literal["group", "worker"] = "group"
-    """Whose these quotas, and money, are: the group's, each worker using the share of its partitions, or a worker's."""
+    """Whose quotas and money these are: the group's, shared by partitions or through `redis`, or each worker's."""
     spend_per_hour: Annotated[float, Field(gt=0)] | None = None
     """Money an hour (UTC), in the currency of the account's `price`; what is spent is kept with committed offsets."""
     spend_per_day: Annotated[float, Field(gt=0)] | None = None

@@ -10,6 +10,7 @@ from pydantic import (
 from service.errors import Misconfigured
 from service.settings.accounts import Account, has_jobs
 from service.settings.kafka import Kafka
+from service.settings.redis import Redis
 from service.settings.streams import Stream
 from service.settings.values import Branch, nearest
 
@@ -38,6 +39,7 @@ class Settings(Branch):
     kafka: Kafka
     accounts: Annotated[dict[str, Account], Field(min_length=1)]
     streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
+    redis: Redis | None = None
     health: Health = Health()
     log: Log = Log()
 

@@ -25,6 +25,7 @@ from service.server.app import Registration, ServeOptions, serving
 from tests.kafka.workers import small_model
 from tests.ops.prometheus import Alert, alerts, groups, program, recorded
 from tests.ops.test_boards import FILES, queries
+from tests.redis_server import PASSWORD, RedisServer, redis_server
 
 WHOSE = {"namespace": "support", "job": "support/triage"}
 TOPIC = "tickets.incoming"
@@ -45,7 +46,7 @@ def documents() -> Iterator[bytes]:
     yield from (b"{", b"not JSON", b'{"id": "empty", "text": ""}')
 
 
-def configured(bootstrap: str, url: str) -> settings.Settings:
+def configured(bootstrap: str, url: str, redis_port: int) -> settings.Settings:
     return settings.parse(
         {
             "kafka": {"bootstrap_servers": bootstrap, "group_id": "triage", "fetch_max_wait": "20ms"},
@@ -72,6 +73,7 @@ def configured(bootstrap: str, url: str) -> settings.Settings:
                     "note_jobs": False,  # the mock makes no compacted topics
                 }
             ],
+            "redis": {"host": "127.0.0.1", "port": redis_port, "password": PASSWORD},
             "health": {"port": 0},
         },
         "these tests",
@@ -79,7 +81,7 @@ def configured(bootstrap: str, url: str) -> settings.Settings:
 
 
 @asynccontextmanager
-async def run(folder: Path) -> AsyncIterator[Mapping[str, str]]:
+async def run(folder: Path, redis: RedisServer) -> AsyncIterator[Mapping[str, str]]:
     """A worker at work; gives the addresses of what is to be scraped."""
     broker = Producer({"test.mock.num.brokers": 1, "log_level": 0})
     for topic in (TOPIC, "tickets.classified", "tickets.dead"):
@@ -93,7 +95,7 @@ async def run(folder: Path) -> AsyncIterator[Mapping[str, str]]:
     options = ServeOptions(data=folder / "served", port=0, keys=("k" * 32,), models=(model,), faults=faults)
     stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
     async with serving(options) as url, asyncio.TaskGroup() as tasks:
-        tasks.create_task(worker.work(configured(f"{at.host}:{at.port}", url), stop, started.set_result))
+        tasks.create_task(worker.work(configured(f"{at.host}:{at.port}", url, redis.port), stop, started.set_result))
         try:
             yield {"worker": (await started).removeprefix("http://"), "serve": url.removeprefix("http://")}
         finally:
@@ -223,7 +225,12 @@ async def choices(http: httpx.AsyncClient, board: Mapping[str, Any]) -> dict[str
 
 
 async def test_every_query_has_data_of_a_real_run(tmp_path: Path) -> None:
-    async with run(tmp_path) as targets, scraping(tmp_path, targets) as http:
+    with redis_server(tmp_path) as redis:
+        await _every_query_has_data(tmp_path, redis)
+
+
+async def _every_query_has_data(tmp_path: Path, redis: RedisServer) -> None:
+    async with run(tmp_path, redis) as targets, scraping(tmp_path, targets) as http:
         left, deadline = asked(), time.monotonic() + PATIENCE
         while left := await lacking(http, left):
             if time.monotonic() > deadline:

@@ -102,6 +102,9 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- if and $values.config.kafka (or $values.config.kafka.sasl_password (hasKey $values.config.kafka "sasl_password")) }}
 {{- fail "config.kafka.sasl_password would be in a ConfigMap for all to read: use kafka.sasl.existingSecret" }}
 {{- end }}
+{{- if and $values.config.redis (dig "redis" "password" "" $values.config) }}
+{{- fail "config.redis.password would be in a ConfigMap for all to read: use secrets.existingSecret and password_file" }}
+{{- end }}
 {{- range $name, $account := $values.config.accounts }}
 {{- if or $account.key $account.secret_access_key (dig "training" "container" "" $account) }}
 {{- fail (printf "config.accounts.%s has a key that would be in a ConfigMap for all to read: use secrets.existingSecret and key_file" $name) }}
@@ -216,6 +219,7 @@ azure.workload.identity/use: "true"
 {{- range splitList "," (toString (default "" $kafka.bootstrap_servers)) }}
 {{- with regexFind ":[0-9]+$" (trim .) }}{{ $ports = append $ports (trimPrefix ":" . | int) }}{{ end }}
 {{- end }}
+{{- with .Values.config.redis }}{{ $ports = append $ports (default 6379 .port | int) }}{{ end }}
 {{- range .Values.config.accounts }}
 {{- range list .endpoint .endpoint_url .storage_url }}
 {{- with regexFind "^https?://[^/]*:[0-9]+" (toString (default "" .)) }}{{ $ports = append $ports (regexFind "[0-9]+$" . | int) }}{{ end }}

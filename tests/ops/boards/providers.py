@@ -125,6 +125,14 @@ def _waiting() -> list[object]:
             per_second("labelstream_provider_retries_total", ACCOUNT, "reason"),
         ),
         lines(
+            "Shared through Redis",
+            "Replicas whose limits are shared exactly, and how long Redis takes for a slice of them. Fewer than there "
+            "are: Redis is away, and they go by their partitions.",
+            "none",
+            Query(f"sum(labelstream_limits_shared{{{ACCOUNT}}})", "replicas"),
+            mean("labelstream_limits_sharing_seconds", ACCOUNT, "seconds of a slice"),
+        ),
+        lines(
             "Waits demanded, and left alone",
             "Retry-After of refusals, 95th percentile, and for how long the account is still left alone: for that, "
             "for its "
