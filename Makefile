@@ -1,4 +1,5 @@
 VENV := .venv
+PEERS := build/peers
 PORT ?= 9092
 # Tried in order for the virtual environment; choose another with `make PYTHON=/path/to/python …`.
 PYTHON ?= python3.13 python3.12 python3.11 python3.14 python3
@@ -9,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench bench-model chaos reference dashboards ops-check lock clean
+.PHONY: help demo test lint kafka bench bench-model bench-peers chaos reference dashboards ops-check lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
@@ -29,11 +30,14 @@ lint: $(VENV)/.dev ## check style and types
 kafka: $(VENV)/.runtime ## run real Apache Kafka on 127.0.0.1:9092 (PORT=…) until Ctrl-C; takes Java 17 and Maven
 	@$(VENV)/bin/python -m tests.kafka.broker --port $(PORT) --data build/kafka
 
-bench: $(VENV)/.runtime ## measure throughput and latency
+bench: $(VENV)/.runtime ## measure throughput and latency, or play scenarios (ARGS='knee outage')
 	@$(VENV)/bin/labelstream bench $(ARGS)
 
 bench-model: $(VENV)/.dev ## measure the embedded model on public data (ARGS='banking77 cost' for some of it)
 	@$(VENV)/bin/python -m tests.model.bench $(ARGS)
+
+bench-peers: $(VENV)/.dev $(PEERS)/.installed ## measure beside what one would use instead, on real Kafka; a quarter of an hour
+	@$(VENV)/bin/python -m tests.peers $(ARGS)
 
 chaos: $(VENV)/.dev ## kill workers, broker and endpoint in mid-stream and count (CASES=kill,broker MODES=exactly_once ARGS=--short)
 	@$(VENV)/bin/python -m tests.chaos $(if $(CASES),--cases $(CASES)) $(if $(MODES),--modes $(MODES)) $(ARGS)
@@ -58,6 +62,7 @@ lock: $(VENV)/.dev ## pin the dependencies of pyproject.toml again (newest versi
 		--constraints requirements-build.txt --output-file requirements-dev.txt
 	for sdk in textanalytics-6 textanalytics-5.2 content-previews; do \
 		$(UV_COMPILE) $(ARGS) tests/sdk/$$sdk.in --output-file tests/sdk/$$sdk.txt; done
+	$(UV_COMPILE) $(ARGS) tests/peers/requirements.in --output-file tests/peers/requirements.txt
 
 clean: ## remove all that these verbs have made
 	rm -rf $(VENV) build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -73,6 +78,13 @@ $(VENV)/.runtime: $(VENV)/.python requirements.txt requirements-build.txt pyproj
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	@echo "Installing what tests and checks need into $(VENV) (once; about a minute) …"
 	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# The peers have an environment of their own: they are no dependency of ours, and ours must not choose their versions.
+$(PEERS)/.installed: tests/peers/requirements.txt | $(VENV)/.python
+	@echo "Installing the peers into $(PEERS) (once; about a minute) …"
+	@$(VENV)/bin/python -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.python:

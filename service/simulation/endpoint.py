@@ -10,7 +10,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Literal, NamedTuple
 
 import orjson
@@ -20,6 +20,8 @@ from service.settings.values import Branch, Seconds, Share
 from service.transport import Answer
 
 _SEED = 5
+_MOST_JOBS = 20_000
+"""Jobs whose answers are kept: the earliest are long read then."""
 
 
 class Behaviour(Branch):
@@ -188,6 +190,7 @@ class Endpoint:
         self._model = Model(phases)
         self._base = base
         self._jobs: dict[str, tuple[float, bytes]] = {}
+        self._names = count()
 
     async def answer(self, method: str, url: str, content: bytes) -> Answer:
         """What is answered to a request, when it is."""
@@ -212,7 +215,9 @@ class Endpoint:
         work = self._model.asked(len(documents), sum(len(each["text"]) for each in documents), self._now())
         if work.status != 200:
             return self._declined(work.status)
-        name = str(len(self._jobs))
+        name = str(next(self._names))
+        if len(self._jobs) >= _MOST_JOBS:
+            del self._jobs[next(iter(self._jobs))]
         self._jobs[name] = work.done_at, _SUCCEEDED % b",".join(_CLASSIFIED % each["id"].encode() for each in documents)
         where = f"{self._base}/language/analyze-text/jobs/{name}?api-version=2023-04-01"
         return Answer(202, {"operation-location": where}, b"")
@@ -222,10 +227,11 @@ class Endpoint:
         if work.status != 200:
             return self._declined(work.status)
         name = path.rpartition("/")[2]
-        done_at, answer = self._jobs.get(name, (math.inf, b""))
+        if name not in self._jobs:
+            return Answer(404, _JSON, _DECLINED)
+        done_at, answer = self._jobs[name]
         if done_at > self._now():
             return Answer(200, _JSON, _RUNNING)
-        self._jobs[name] = done_at, b""  # it is asked for once
         return Answer(200, _JSON, answer)
 
     def _declined(self, status: int) -> Answer:

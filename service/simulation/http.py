@@ -22,7 +22,7 @@ from service.telemetry import Telemetry
 
 async def play_over_http(scenario: Scenario, advance: Advance) -> list[Figure]:
     """Play a scenario in real time. Raises as `play`."""
-    with spawned(_serve, scenario.endpoints) as endpoints:
+    with spawned(serve, scenario.endpoints) as endpoints:
         base = await asyncio.to_thread(received, endpoints)
         opened = partial(_opened, endpoints)
         return await play(scenario, base, opened, advance)
@@ -72,8 +72,10 @@ class _Connection(asyncio.Protocol):
         self._transport.write("\r\n".join((*lines, "\r\n")).encode() + answer.content)
 
 
-def _serve(connection: Connection, phases: Mapping[str, Sequence[Behaviour]]) -> None:
-    async def serve() -> None:
+def serve(connection: Connection, phases: Mapping[str, Sequence[Behaviour]]) -> None:
+    """Answer for the endpoints of these names, each below a path of its name, until the connection closes."""
+
+    async def answering() -> None:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             base = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -90,4 +92,4 @@ def _serve(connection: Connection, phases: Mapping[str, Sequence[Behaviour]]) ->
             server.close()
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve())
+        runner.run(answering())

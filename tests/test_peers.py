@@ -1,0 +1,27 @@
+"""The table of `make bench-peers`; what it measures takes the peers, and a quarter of an hour."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from tests.peers.__main__ import FORMS, Measured, table
+
+
+@pytest.mark.parametrize(
+    ("form", "documents_per_s", "shown"),
+    [
+        ("faststream_batch", 2000, ["3.0 ×", "≥ 3 ×"]),
+        ("faststream_batch", 2100, ["2.9 ×, behind", "≥ 3 ×"]),
+        ("faststream_waves", 4200, ["1.4 ×", "≥ 1.4 ×"]),
+        ("faststream_waves", 6000, ["1.0 ×, behind", "≥ 1.4 ×"]),
+    ],
+)
+def test_what_is_behind_its_goal_is_said_beside_it(form: str, documents_per_s: float, shown: list[str]) -> None:
+    ours = Measured(FORMS["labelstream"], 6000, failing={"lost": 0, "repeated": 7}, documents=1000)
+    console = Console(width=200, file=StringIO())
+    console.print(table([ours, Measured(FORMS[form], documents_per_s)]))
+    assert isinstance(console.file, StringIO)
+    first, second = [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
+    assert "7 repeated of 1,000" in first
+    assert [cell.strip() for cell in second.split("│")][3:5] == shown
