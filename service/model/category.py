@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix, hstack
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from service.model import archive, examples
+from service.model import archive, embeddings, examples
 from service.model.classifier import FILE_NAME, Calibration, Classifier, Manifest, contents
+from service.model.embeddings import Encoder
 from service.model.examples import Example, ExamplesError, in_fixed_order
 from service.model.train import Floats, fit_machine, provenance, read_grams, slope_and_offset
 
@@ -29,6 +31,7 @@ ENOUGH_NEGATIVES = 20  # from here on negatives tell where the category begins
 _ADVISED = 50  # positives, and negatives
 _FOLDS = 10  # many, since a tenth of few positives is missed less than a fifth
 _STRICTNESS = 1.0
+_MEANING = 1.5  # what a text's meaning weighs beside each kind of its grams
 _FOUND = 0.7  # share of the positives that are found where nothing but they say where the category begins
 _FEWEST_FOUND, _MOST_FOUND = 0.5, 0.9  # the same where negatives have a say
 _SURE = 0.5  # a margin that is always enough: positives that hardly differ would ask for one that nothing else reaches
@@ -66,8 +69,10 @@ class _Texts(NamedTuple):
     parts: list[int]
 
 
-def learn_category(name: str, positives: Iterable[str], negatives: Iterable[str] = ()) -> LearntCategory:
-    """Learn to tell the category of the positives; a text given twice counts once.
+def learn_category(
+    name: str, positives: Iterable[str], negatives: Iterable[str] = (), *, encoder: Encoder | None = None
+) -> LearntCategory:
+    """Learn to tell the category of the positives; a text given twice counts once. With an `encoder`, by meaning too.
 
     Raises `ExamplesError` where there is too little to learn from, where a text is said to be both, or where the
     positives have nothing that other texts do not have.
@@ -84,7 +89,10 @@ def learn_category(name: str, positives: Iterable[str], negatives: Iterable[str]
     truth = np.arange(len(texts)) < len(given_positives)
 
     with threadpool_limits(limits=1):  # or the last bits of sums would depend on the number of processors
-        words, characters, features = read_grams(texts, labels=1)
+        words, characters, grams = read_grams(texts, labels=1)
+        features = grams
+        if encoder is not None:
+            features = hstack([grams, csr_matrix(_MEANING * encoder.encode(texts))], format="csr", dtype=np.float64)
         unseen = np.empty(len(texts))
         for part in range(_FOLDS):
             learnt, _ = fit_machine(
@@ -105,9 +113,11 @@ def learn_category(name: str, positives: Iterable[str], negatives: Iterable[str]
         )
     boundary = _boundary(found, told_from) if told_from is not others else float(np.quantile(found, 1 - _FOUND))
     weights, bias = slope * learnt.coef_.T, slope * (learnt.intercept_ - min(boundary, _SURE))
+    meaning = None if encoder is None else _MEANING * weights[grams.shape[1] :]
     calibration = Calibration(temperature=1.0, curvature=0.0, floor=0.0)
-    manifest = Manifest(name, "multi_label", (name,), 0.5, words.unheard, calibration, provenance(rows))
-    content = contents(manifest, words, characters, weights, bias)
+    by = None if encoder is None else embeddings.DIGEST
+    manifest = Manifest(name, "multi_label", (name,), 0.5, words.unheard, by, calibration, provenance(rows))
+    content = contents(manifest, words, characters, weights[: grams.shape[1]], bias, meaning=meaning)
     warnings = tuple(_warnings(len(given_positives), len(given_negatives), ranking, converged=converged))
     return LearntCategory(Classifier(content), ranking, warnings, content)
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.documents import ClassScore
-from service.errors import ModelError
-from service.model import archive
+from service.errors import Misconfigured, ModelError
+from service.model import archive, embeddings
 from service.model.features import Vocabulary, character_grams, word_grams
 
 Task = Literal["single_label", "multi_label"]
@@ -31,7 +31,9 @@ LARGEST = {
     "weights.npy": 128 * MEBIBYTE,
     "scales.npy": 16 * MEBIBYTE,
     "bias.npy": 16 * MEBIBYTE,
+    "meaning.npy": 64 * MEBIBYTE,
 }
+_OPTIONAL = frozenset({"meaning.npy"})
 _LARGEST_WEIGHT = 127
 
 
@@ -71,7 +73,8 @@ class Calibration(NamedTuple):
 class Manifest(NamedTuple):
     """What a model says of itself; `trained` is for people and programs to read, and has no effect.
 
-    `unheard` is the inverse document frequency of grams that are in no vocabulary.
+    `unheard` is the inverse document frequency of grams that are in no vocabulary. `encoder` is the digest of what the
+    meaning of texts is told by, None in a model that does without.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Manifest(NamedTuple):
     labels: tuple[str, ...]
     threshold: float
     unheard: float
+    encoder: str | None
     calibration: Calibration
     trained: Mapping[str, object]
 
@@ -91,7 +95,7 @@ class Classifier:
     """
 
     def __init__(self, content: Mapping[str, bytes]) -> None:
-        """Take a model from the members of its file; raises `ValueError`."""
+        """Take a model from the members of its file; raises `ValueError`, and `NotInstalled` of `embeddings`."""
         manifest = _manifest(archive.json_value("manifest.json", content["manifest.json"]))
         self._words = _vocabulary(content, "words", manifest.unheard)
         self._characters = _vocabulary(content, "characters", manifest.unheard)
@@ -99,6 +103,15 @@ class Classifier:
         self._weights = archive.array("weights.npy", content["weights.npy"], np.int8, (grams, labels))
         self._scales = archive.array("scales.npy", content["scales.npy"], np.float32, (labels,))
         self._bias = archive.array("bias.npy", content["bias.npy"], np.float32, (labels,))
+        if (manifest.encoder is None) == ("meaning.npy" in content):
+            raise ValueError("manifest.json and meaning.npy do not agree on whether there is an encoder")
+        if manifest.encoder not in {None, embeddings.DIGEST}:
+            raise ValueError(f"manifest.json names an encoder that is not known here ({manifest.encoder:.12})")
+        self._encoder = embeddings.encoder() if manifest.encoder is not None else None
+        if self._encoder is not None:
+            shape = (embeddings.WIDTH, labels)
+            self._meaning = archive.array("meaning.npy", content["meaning.npy"], np.float16, shape).astype(np.float32)
+        self.encoder = manifest.encoder
         self.name = manifest.name
         self.task = manifest.task
         self.labels = manifest.labels
@@ -112,7 +125,9 @@ class Classifier:
         """The model in a file, or in the file `model.zip` of a folder; raises `ModelError`."""
         file = path / FILE_NAME if path.is_dir() else path
         try:
-            return cls(archive.unpack(file, LARGEST))
+            return cls(archive.unpack(file, LARGEST, _OPTIONAL))
+        except Misconfigured as error:
+            raise ModelError(f"{file}: was made with the extra `embeddings`: {error}") from error
         except OSError as error:
             advice = "name the folder or file that `labelstream models train` has written"
             raise ModelError(f"{file}: cannot be read ({error.strerror or error}); {advice}") from error
@@ -139,6 +154,8 @@ class Classifier:
             margins[row] = weights @ self._weights.take(grams, axis=0).astype(np.float32)
         margins *= self._scales
         margins += self._bias
+        if self._encoder is not None:
+            margins += self._encoder.encode(texts) @ self._meaning
         return margins
 
     def classify(self, texts: Sequence[str], top: int = 5) -> list[tuple[ClassScore, ...]]:
@@ -165,8 +182,12 @@ def contents(
     characters: Vocabulary,
     weights: NDArray[np.floating],
     bias: NDArray[np.floating],
+    *,
+    meaning: NDArray[np.floating] | None = None,
 ) -> dict[str, bytes]:
     """The members of a model's file; `weights` has a row for each word, then each run of characters.
+
+    `meaning` has a row for each of the numbers that the encoder makes of a text.
 
     A label's weights are kept in 255 steps, which is half the size of half precision and changes no more than one
     answer in a thousand.
@@ -174,7 +195,8 @@ def contents(
     scales = np.abs(weights).max(axis=0, initial=0).astype(np.float32) / _LARGEST_WEIGHT
     steps = np.rint(np.divide(weights, scales, out=np.zeros_like(weights), where=scales > 0))
     described = manifest._asdict() | {"calibration": manifest.calibration._asdict(), "format": FORMAT}
-    return {
+    members = {} if meaning is None else {"meaning.npy": archive.array_bytes(meaning.astype(np.float16))}
+    return members | {
         "manifest.json": archive.json_bytes(described),
         "words.json": archive.json_bytes(list(words.index_of)),
         "characters.json": archive.json_bytes(list(characters.index_of)),
@@ -213,12 +235,16 @@ def _manifest(value: object) -> Manifest:
     labels = _strings(described["labels"], "labels in manifest.json")
     if not labels:
         raise ValueError("manifest.json gives no labels")
+    encoder = described["encoder"]
+    if not (encoder is None or isinstance(encoder, str)):
+        raise ValueError("encoder in manifest.json is neither null nor a digest")
     return Manifest(
         name,
         cast("Task", task),
         labels,
         _number(described["threshold"], "threshold", 0, 1),
         _number(described["unheard"], "unheard", 0, 100),
+        encoder,
         Calibration(
             _number(calibration["temperature"], "temperature", 1e-6, 1e6),
             _number(calibration["curvature"], "curvature", 0, 100),

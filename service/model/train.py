@@ -12,7 +12,7 @@ from hashlib import sha256
 from itertools import chain
 from math import exp, log, sqrt
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import sklearn
@@ -23,8 +23,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from service.model import archive
+from service.model import archive, embeddings
 from service.model.classifier import FILE_NAME, Calibration, Classifier, Manifest, Task, contents
+from service.model.embeddings import Encoder
 from service.model.evaluate import Evaluation, compare, indicators
 from service.model.examples import Example, ExamplesError, in_fixed_order
 from service.model.features import Vocabulary, character_grams, word_grams
@@ -32,6 +33,7 @@ from service.model.features import Vocabulary, character_grams, word_grams
 Progress = Callable[[float, str], None]
 Floats = NDArray[np.float64]
 Truth = NDArray[np.bool_]
+Features: TypeAlias = csr_matrix | Floats
 
 FEWEST_ROWS = 10  # with fewer, calibration would be an invention
 _MANY_ROWS = 1_000  # from here on a gram of a single row tells nothing, and a threshold can be fitted
@@ -41,6 +43,7 @@ _MOST_WEIGHTS = 25_000_000  # 50 MB in the file, half a gigabyte while training
 _MOST_UNSEEN_SCORES = 20_000_000  # 160 MB; calibration needs no more
 _NOT_WORTH_KEEPING = re.compile(r".{101}|[\ud800-\udfff]", re.DOTALL)  # keys and links; halves of surrogate pairs
 _UNHEARD = sqrt(0.5)  # of the rarest gram's; where rows are few or labels several it does harm: tests/model/choices.py
+_LEAST_SHARE = 0.02  # of the say; less is not worth twenty times the work
 _SEED = 0
 
 
@@ -76,22 +79,30 @@ class _Linear(NamedTuple):
     bias: Floats
     converged: bool
 
-    def margins(self, features: csr_matrix) -> Floats:
+    def margins(self, features: Features) -> Floats:
         margins: Floats = features @ self.weights + self.bias
         return margins
+
+    def scaled(self, slopes: Floats) -> "_Linear":
+        return self._replace(weights=slopes * self.weights, bias=slopes * self.bias)
 
 
 def silent(_done: float, _step: str) -> None:
     """Progress that nobody watches."""
 
 
-def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progress = silent) -> Trained:
+def train(
+    examples: Sequence[Example], *, task: Task, name: str, progress: Progress = silent, encoder: Encoder | None = None
+) -> Trained:
     """Learn to classify as the examples do; `progress` is told the share done, 0 to 1, and the next step.
+
+    With an `encoder` a second machine learns from what it makes of the texts, and has the say that unseen rows show it
+    to deserve; where that is none, the model does without.
 
     Raises `ExamplesError` where there is too little to learn from, or a row does not fit the task.
     """
     rows = in_fixed_order(_usable(examples, task))
-    labels = sorted({label for row in rows for label in row.labels})
+    texts, labels = [row.text for row in rows], sorted({label for row in rows for label in row.labels})
     truth = indicators([row.labels for row in rows], labels)
     single = task == "single_label"
     learn, calibrate = (_learn_exclusive, calibrate_exclusive) if single else (_learn_each, calibrate_each)
@@ -100,25 +111,41 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
 
     with threadpool_limits(limits=1):  # or the last bits of sums would depend on the number of processors
         progress(0.0, "reading the texts")
-        unheard = (
-            _rarity(1, len(rows)) if single and len(rows) >= _MANY_ROWS else 0.0
-        )  # as `tests/model/choices.py` has it
-        words, characters, features = read_grams([row.text for row in rows], len(labels), unheard)
-        unseen = np.empty((min(len(rows), max(_MANY_ROWS, _MOST_UNSEEN_SCORES // len(labels))), len(labels)))
+        unheard = _UNHEARD * _rarity(1, len(rows)) if single and len(rows) >= _MANY_ROWS else 0.0
+        words, characters, grams = read_grams(texts, len(labels), unheard)
+        heads: list[_Head] = [_Head(grams, 1.0 if single else 0.3)]
+        if encoder is not None:
+            heads.append(_Head(encoder.encode(texts).astype(np.float64), 2.0))
+        measured = min(len(rows), max(_MANY_ROWS, _MOST_UNSEEN_SCORES // len(labels)))
+        unseen = [np.empty((measured, len(labels))) for _ in heads]
         for fold in range(steps - 1):
             progress((fold + 0.2) / steps, f"learning without part {fold + 1} of {steps - 1}")
-            held_out = np.flatnonzero(folds[: len(unseen)] == fold)
-            unseen[held_out] = learn(features[folds != fold], truth[folds != fold]).margins(features[held_out])
+            held_out = np.flatnonzero(folds[:measured] == fold)
+            for head, margins in zip(heads, unseen, strict=True):
+                margins[held_out] = learn(head.of(folds != fold), truth[folds != fold]).margins(head.features[held_out])
         progress((steps - 0.8) / steps, "learning from all rows")
-        linear = learn(features, truth)
+        linears = [learn(head, truth) for head in heads]
         progress((steps - 0.2) / steps, "calibrating")
-        calibrated = calibrate(unseen, truth[: len(unseen)], len(rows))
+        shares = _shares(unseen, truth[:measured], task)
+        mixed = sum((share * margins for share, margins in zip(shares, unseen, strict=True)), np.zeros_like(unseen[0]))
+        calibrated = calibrate(mixed, truth[:measured], len(rows))
 
-    threshold = 0.0 if single else threshold_of(calibrated.scores, truth[: len(unseen)])
-    manifest = Manifest(name, task, tuple(labels), threshold, words.unheard, calibrated.calibration, provenance(rows))
-    weights, bias = calibrated.slopes * linear.weights, calibrated.slopes * linear.bias + calibrated.offsets
-    content = contents(manifest, words, characters, weights, bias)
-    answered = tuple(rows[: len(unseen)])
+    threshold = 0.0 if single else threshold_of(calibrated.scores, truth[:measured])
+    scaled = [linear.scaled(share * calibrated.slopes) for share, linear in zip(shares, linears, strict=True)]
+    meaning = scaled[1].weights if len(scaled) > 1 and shares[1] else None
+    manifest = Manifest(
+        name,
+        task,
+        tuple(labels),
+        threshold,
+        words.unheard,
+        None if meaning is None else embeddings.DIGEST,
+        calibrated.calibration,
+        provenance(rows),
+    )
+    bias = sum((linear.bias for linear in scaled), calibrated.offsets)
+    content = contents(manifest, words, characters, scaled[0].weights, bias, meaning=meaning)
+    answered = tuple(rows[:measured])
     truth_of_answered = [row.labels for row in answered]
     estimate = compare(task=task, labels=labels, threshold=threshold, scores=calibrated.scores, truth=truth_of_answered)
     progress(1.0, "done")
@@ -127,11 +154,46 @@ def train(examples: Sequence[Example], *, task: Task, name: str, progress: Progr
         estimate=estimate,
         documents=len(rows),
         unlabelled=len(examples) - len(rows),
-        warnings=tuple(_warnings(rows, converged=linear.converged)),
+        warnings=tuple(_warnings(rows, converged=all(linear.converged for linear in linears))),
         content=content,
         rows=answered,
         unseen=calibrated.scores,
     )
+
+
+class _Head(NamedTuple):
+    """What a machine learns from, a row for each text, and how strictly (its C)."""
+
+    features: Features
+    strictness: float
+
+    def of(self, rows: Truth) -> "_Head":
+        return self._replace(features=self.features[rows])
+
+
+def _shares(unseen: Sequence[Floats], truth: Truth, task: Task) -> list[float]:
+    """The say of each machine, one together, under which the unseen rows' labels are most likely."""
+    if len(unseen) == 1:
+        return [1.0]
+    grams, meaning = unseen
+    present = truth.astype(float)
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        logits = parameters[0] * grams + parameters[1] * meaning + parameters[2]
+        if task == "single_label":
+            logits -= logits.max(axis=1, keepdims=True)
+            odds = np.exp(logits)
+            sums = odds.sum(axis=1, keepdims=True)
+            likelihood, errors = (logits - np.log(sums))[truth].sum(), odds / sums - present
+        else:
+            likelihood = (present * logits - np.logaddexp(0, logits)).sum()
+            errors = 0.5 + 0.5 * np.tanh(0.5 * logits) - present
+        slope = np.array([(errors * grams).sum(), (errors * meaning).sum(), errors.sum()])
+        return float(-likelihood / len(truth)), slope / len(truth)
+
+    found = minimize(loss, [2.0, 2.0, 0.0], method="L-BFGS-B", jac=True, bounds=[(0, 100), (0, 100), (-50, 50)]).x
+    share = round(float(found[1] / (found[0] + found[1] or 1)), 4)
+    return [1 - share, share] if share >= _LEAST_SHARE else [1.0, 0.0]
 
 
 class Calibrated(NamedTuple):
@@ -231,15 +293,15 @@ def _matrix(vocabulary: Vocabulary, grams_of_texts: Iterable[Iterable[str]]) -> 
     return matrix
 
 
-def _learn_exclusive(features: csr_matrix, truth: Truth) -> _Linear:
+def _learn_exclusive(head: _Head, truth: Truth) -> _Linear:
     """Each class against all others; a class without rows applies nowhere."""
     answers = truth.argmax(axis=1)
     present = np.unique(answers)
-    linear = _constant(features.shape[1], truth.shape[1])
+    linear = _constant(head.features.shape[1], truth.shape[1])
     if len(present) < 2:
         linear.bias[present] = 1
         return linear
-    machine, converged = fit_machine(features, answers, strictness=1)
+    machine, converged = fit_machine(head.features, answers, strictness=head.strictness)
     coefficients, intercepts = machine.coef_, machine.intercept_
     if len(present) == 2:  # of two classes only the second is learnt: the first is its opposite
         coefficients, intercepts = np.vstack([-coefficients, coefficients]), np.append(-intercepts, intercepts)
@@ -248,13 +310,13 @@ def _learn_exclusive(features: csr_matrix, truth: Truth) -> _Linear:
     return linear._replace(converged=converged)
 
 
-def _learn_each(features: csr_matrix, truth: Truth) -> _Linear:
+def _learn_each(head: _Head, truth: Truth) -> _Linear:
     """Each label by itself; a label of all rows or of none applies everywhere or nowhere."""
-    linear = _constant(features.shape[1], truth.shape[1])
+    linear = _constant(head.features.shape[1], truth.shape[1])
     all_converged = True
     for column, answers in enumerate(truth.T):
         if answers.any() and not answers.all():
-            machine, converged = fit_machine(features, answers, strictness=0.3)
+            machine, converged = fit_machine(head.features, answers, strictness=head.strictness)
             linear.weights[:, column] = machine.coef_[0]
             linear.bias[column] = machine.intercept_[0]
             all_converged &= converged
@@ -268,7 +330,7 @@ def _constant(grams: int, labels: int) -> _Linear:
 
 
 def fit_machine(
-    features: csr_matrix, answers: NDArray[Any], *, strictness: float, weights: Literal["balanced"] | None = None
+    features: Features, answers: NDArray[Any], *, strictness: float, weights: Literal["balanced"] | None = None
 ) -> tuple[LinearSVC, bool]:
     """A support vector machine, and whether learning came to its end, at the second attempt.
 

@@ -149,6 +149,8 @@ MANIFESTS: list[tuple[str, object, str]] = [
     ("threshold", float("nan"), "threshold in manifest.json is not a number from 0 to 1"),
     ("threshold", "0.5", "threshold in manifest.json is not a number from 0 to 1"),
     ("unheard", -1, "unheard in manifest.json is not a number from 0 to 100"),
+    ("encoder", 7, "encoder in manifest.json is neither null nor a digest"),
+    ("encoder", "0" * 64, "manifest.json and meaning.npy do not agree on whether there is an encoder"),
     ("threshold", True, "threshold in manifest.json is not a number from 0 to 1"),
     ("trained", None, "trained in manifest.json is not a JSON object"),
     ("calibration", [], "calibration in manifest.json is not a JSON object"),
@@ -173,7 +175,7 @@ MANIFESTS: list[tuple[str, object, str]] = [
         {"temperature": 1, "curvature": 1, "floor": 2},
         "floor in manifest.json is not a number from 0 to 1",
     ),
-    ("surprise", 1, "manifest.json does not have the fields calibration, format,"),
+    ("surprise", 1, "manifest.json does not have the fields calibration, encoder, format,"),
 ]
 
 

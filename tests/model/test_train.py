@@ -13,7 +13,7 @@ from service.model import archive
 from service.model.classifier import Classifier, Task
 from service.model.evaluate import evaluate
 from service.model.examples import Example, ExamplesError, hold_out
-from service.model.train import FEWEST_ROWS, Trained, _learn_each, _learn_exclusive, fit_machine, folds_of, train
+from service.model.train import FEWEST_ROWS, Trained, _Head, _learn_each, _learn_exclusive, fit_machine, folds_of, train
 from tests.model.conftest import multi_label_rows, single_label_rows
 
 
@@ -216,9 +216,9 @@ def test_learning_that_does_not_come_to_its_end_says_so_and_warns_nobody_else(sc
 def test_a_class_that_all_rows_or_none_have_applies_everywhere_or_nowhere() -> None:
     features = csr_matrix(np.ones((3, 2)))
     for learn in (_learn_exclusive, _learn_each):
-        margins = learn(features, np.array([[True, False]] * 3)).margins(features)
+        margins = learn(_Head(features, 1.0), np.array([[True, False]] * 3)).margins(features)
         assert margins.tolist() == [[1, -1]] * 3
-    nothing_to_learn_from = _learn_exclusive(features[:0], np.zeros((0, 2), np.bool_)).margins(features)
+    nothing_to_learn_from = _learn_exclusive(_Head(features[:0], 1.0), np.zeros((0, 2), np.bool_)).margins(features)
     assert nothing_to_learn_from.tolist() == [[-1, -1]] * 3
 
 
