@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import typer
 from rich.markup import escape
@@ -54,6 +54,16 @@ def train_model(  # noqa: PLR0917  options, which Typer reads by name
     ] = None,
     task: Annotated[Task | None, typer.Option(help="With --out; by default, as the labels have it.")] = None,
     split: Annotated[str | None, typer.Option(help="Learn from the rows of this split alone.")] = None,
+    none: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.5,
+            metavar="SHARE",
+            help="With --out, of a model that gives one class: give none to a document that is less like any class than"
+            " all but this share (.05) of the rows are; without, every document gets one.",
+        ),
+    ] = None,
     no_embeddings: Annotated[
         bool,
         typer.Option(
@@ -73,29 +83,36 @@ def train_model(  # noqa: PLR0917  options, which Typer reads by name
         raise typer.BadParameter("give either --out or --account")
     if account is None and name is not None:
         raise typer.BadParameter("--name goes with --account; --out names the folder")
+    if account is not None and none is not None:
+        raise typer.BadParameter("--none goes with --out")
     if account is not None and task is not None:
         raise typer.BadParameter("--task goes with --out; an account has a task of its own")
     rows = examples.select(examples.read(file), split)
     if account is not None:
         _say_trained(account, _lived(account, config, lambda life: life.train(Labelled(rows, name))), as_json)
     elif out is not None:
-        _train_embedded(rows, out, task, not no_embeddings, as_json)
+        _train_embedded(rows, out, task, _Recipe(none, not no_embeddings), as_json)
 
 
-def _train_embedded(
-    rows: list[examples.Example], out: Path, task: Task | None, by_meaning: bool, as_json: bool
-) -> None:
+class _Recipe(NamedTuple):
+    """How an embedded model is to be made."""
+
+    none: float | None
+    by_meaning: bool
+
+
+def _train_embedded(rows: list[examples.Example], out: Path, task: Task | None, recipe: _Recipe, as_json: bool) -> None:
     wanted = task.value if task else examples.infer_task(rows)
     from service.model import embeddings, train  # noqa: PLC0415  a second of scikit-learn that nothing else needs
 
-    encoder = embeddings.installed() if by_meaning else None
+    encoder = embeddings.installed() if recipe.by_meaning else None
     with Steps(console.err()).step(f"training on {len(rows):,} documents") as advance:
         trained = train.train(rows, task=wanted, name=out.name, progress=lambda done, _: advance(done), encoder=encoder)
     try:
         path = trained.save(out)
     except OSError as error:
         raise Misconfigured(f"--out {out}: the model cannot be written there: {error.strerror}") from None
-    _note(*trained.warnings, *([embeddings.GAIN] if by_meaning and encoder is None else []))
+    _note(*trained.warnings, *([embeddings.GAIN] if recipe.by_meaning and encoder is None else []))
     if as_json:
         estimate = trained.estimate.to_json()
         console.print_json(

@@ -116,7 +116,7 @@ def learn_category(
     meaning = None if encoder is None else _MEANING * weights[grams.shape[1] :]
     calibration = Calibration(temperature=1.0, curvature=0.0, floor=0.0)
     by = None if encoder is None else embeddings.DIGEST
-    manifest = Manifest(name, "multi_label", (name,), 0.5, words.unheard, by, calibration, provenance(rows))
+    manifest = Manifest(name, "multi_label", (name,), 0.5, None, words.unheard, by, calibration, provenance(rows))
     content = contents(manifest, words, characters, weights[: grams.shape[1]], bias, meaning=meaning)
     warnings = tuple(_warnings(len(given_positives), len(given_negatives), ranking, converged=converged))
     return LearntCategory(Classifier(content), ranking, warnings, content)

@@ -73,6 +73,7 @@ class Calibration(NamedTuple):
 class Manifest(NamedTuple):
     """What a model says of itself; `trained` is for people and programs to read, and has no effect.
 
+    `least_margin` is how like its best class a text has to be to have a class at all, None where every text has one.
     `unheard` is the inverse document frequency of grams that are in no vocabulary. `encoder` is the digest of what the
     meaning of texts is told by, None in a model that does without.
     """
@@ -81,6 +82,7 @@ class Manifest(NamedTuple):
     task: Task
     labels: tuple[str, ...]
     threshold: float
+    least_margin: float | None
     unheard: float
     encoder: str | None
     calibration: Calibration
@@ -91,7 +93,8 @@ class Classifier:
     """A trained model; made by `load`, safe to use from several threads at once.
 
     `labels` are the columns of the scores. `threshold` is the score from which on a multi-label class applies, 0 in
-    single-label models. `digest` is the same for the same content.
+    single-label models. `least_margin` is the margin that a single-label model's best class needs, or the text has no
+    class; None: every text has one. `digest` is the same for the same content.
     """
 
     def __init__(self, content: Mapping[str, bytes]) -> None:
@@ -116,6 +119,7 @@ class Classifier:
         self.task = manifest.task
         self.labels = manifest.labels
         self.threshold = manifest.threshold
+        self.least_margin = manifest.least_margin
         self.calibration = manifest.calibration
         self.trained = manifest.trained
         self.digest = _digest(content)
@@ -140,7 +144,9 @@ class Classifier:
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """The calibrated probability of each text (row) and label (column); any text will do, also an empty one."""
-        margins = self.margins(texts)
+        return self._calibrated(self.margins(texts))
+
+    def _calibrated(self, margins: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.calibration.single(margins) if self.task == "single_label" else self.calibration.multi(margins)
 
     def margins(self, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -161,13 +167,15 @@ class Classifier:
     def classify(self, texts: Sequence[str], top: int = 5) -> list[tuple[ClassScore, ...]]:
         """Each text's classes, best first.
 
-        Single-label: the `top` best, of which the first is the answer. Multi-label: those whose score reaches the
-        threshold, possibly none.
+        Single-label: the `top` best, of which the first is the answer, or none where the model is one that may say so.
+        Multi-label: those whose score reaches the threshold, possibly none.
         """
-        scores = self.scores(texts)
+        margins = self.margins(texts)
+        scores = self._calibrated(margins)
         best_first = np.argsort(-scores, axis=1, kind="stable")
         if self.task == "single_label":
-            counts = [top] * len(texts)
+            least = -np.inf if self.least_margin is None else self.least_margin
+            counts = np.where(margins.max(axis=1, initial=-np.inf) >= least, top, 0).tolist()
         else:
             counts = np.count_nonzero(scores >= self.threshold, axis=1).tolist()
         return [
@@ -235,6 +243,9 @@ def _manifest(value: object) -> Manifest:
     labels = _strings(described["labels"], "labels in manifest.json")
     if not labels:
         raise ValueError("manifest.json gives no labels")
+    least_margin = described["least_margin"]
+    if least_margin is not None:
+        least_margin = _number(least_margin, "least_margin", -1_000, 1_000)
     encoder = described["encoder"]
     if not (encoder is None or isinstance(encoder, str)):
         raise ValueError("encoder in manifest.json is neither null nor a digest")
@@ -243,6 +254,7 @@ def _manifest(value: object) -> Manifest:
         cast("Task", task),
         labels,
         _number(described["threshold"], "threshold", 0, 1),
+        least_margin,
         _number(described["unheard"], "unheard", 0, 100),
         encoder,
         Calibration(

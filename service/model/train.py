@@ -92,15 +92,27 @@ def silent(_done: float, _step: str) -> None:
 
 
 def train(
-    examples: Sequence[Example], *, task: Task, name: str, progress: Progress = silent, encoder: Encoder | None = None
+    examples: Sequence[Example],
+    *,
+    task: Task,
+    name: str,
+    progress: Progress = silent,
+    encoder: Encoder | None = None,
+    none: float | None = None,
 ) -> Trained:
     """Learn to classify as the examples do; `progress` is told the share done, 0 to 1, and the next step.
 
     With an `encoder` a second machine learns from what it makes of the texts, and has the say that unseen rows show it
     to deserve; where that is none, the model does without.
 
+    With `none`, a share, a single-label model gives no class to a text that is less like its best class than are all
+    but that share of the unseen rows that it is right about: what belongs to no class is found that way, and about
+    that share of what does is lost to it.
+
     Raises `ExamplesError` where there is too little to learn from, or a row does not fit the task.
     """
+    if none is not None and task == "multi_label":
+        raise ExamplesError("a multi-label model gives no class where none applies, as it is: leave out the share")
     rows = in_fixed_order(_usable(examples, task))
     texts, labels = [row.text for row in rows], sorted({label for row in rows for label in row.labels})
     truth = indicators([row.labels for row in rows], labels)
@@ -131,6 +143,7 @@ def train(
         calibrated = calibrate(mixed, truth[:measured], len(rows))
 
     threshold = 0.0 if single else threshold_of(calibrated.scores, truth[:measured])
+    least_margin = _least_margin(mixed, truth[:measured], none) if single and none is not None else None
     scaled = [linear.scaled(share * calibrated.slopes) for share, linear in zip(shares, linears, strict=True)]
     meaning = scaled[1].weights if len(scaled) > 1 and shares[1] else None
     manifest = Manifest(
@@ -138,6 +151,7 @@ def train(
         task,
         tuple(labels),
         threshold,
+        least_margin,
         words.unheard,
         None if meaning is None else embeddings.DIGEST,
         calibrated.calibration,
@@ -169,6 +183,13 @@ class _Head(NamedTuple):
 
     def of(self, rows: Truth) -> "_Head":
         return self._replace(features=self.features[rows])
+
+
+def _least_margin(margins: Floats, truth: Truth, share: float) -> float:
+    """The margin that all but a share of the rows reach whose best class is the true one."""
+    right = truth[np.arange(len(truth)), margins.argmax(axis=1)]
+    best = margins.max(axis=1)
+    return round(float(np.quantile(best[right] if right.any() else best, share)), 4)
 
 
 def _shares(unseen: Sequence[Floats], truth: Truth, task: Task) -> list[float]:

@@ -149,6 +149,7 @@ MANIFESTS: list[tuple[str, object, str]] = [
     ("threshold", float("nan"), "threshold in manifest.json is not a number from 0 to 1"),
     ("threshold", "0.5", "threshold in manifest.json is not a number from 0 to 1"),
     ("unheard", -1, "unheard in manifest.json is not a number from 0 to 100"),
+    ("least_margin", "0", "least_margin in manifest.json is not a number from -1000 to 1000"),
     ("encoder", 7, "encoder in manifest.json is neither null nor a digest"),
     ("encoder", "0" * 64, "manifest.json and meaning.npy do not agree on whether there is an encoder"),
     ("threshold", True, "threshold in manifest.json is not a number from 0 to 1"),

@@ -103,6 +103,19 @@ def test_rows_of_no_class_are_left_out_of_single_label_training_and_counted() ->
     assert trained.classifier.digest == train(rows(*"ab" * 10), task="single_label", name="x").classifier.digest
 
 
+def test_a_text_that_nothing_fits_has_no_class_where_that_is_asked_for(single_label: Trained, tmp_path: Path) -> None:
+    texts = ["I was charged twice on my phone", "what a lovely sunset over the hills of Umbria"]
+    assert [len(classes) for classes in single_label.classifier.classify(texts)] == [3, 3]
+    trained = train(single_label_rows(), task="single_label", name="tickets", none=0.05)
+    loaded = Classifier.load(trained.save(tmp_path))
+    assert loaded.least_margin is not None
+    (billing, *_), nothing = loaded.classify(texts)
+    assert (billing.name, nothing) == ("billing", ())
+    assert np.array_equal(loaded.scores(texts), single_label.classifier.scores(texts))
+    with pytest.raises(ExamplesError, match="gives no class where none applies, as it is"):
+        train(multi_label_rows(), task="multi_label", name="aspects", none=0.05)
+
+
 def test_rows_of_no_class_teach_a_multi_label_model_what_is_nothing(multi_label: Trained) -> None:
     assert multi_label.unlabelled == 0
     assert multi_label.classifier.classify(["good morning to you"]) == [()]
