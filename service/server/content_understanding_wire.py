@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 from starlette.responses import Response
 
+from service.model import embeddings
 from service.model.similarity import Categories, Category
 from service.server.faults import Rule
 from service.server.gateway import Call, Refusal, answer
@@ -91,7 +92,8 @@ def likeness(described: Mapping[str, Mapping[str, Any]]) -> Categories:
             Category(name, one.get("description") or "", tuple(one.get("examples") or ()))
             for name, one in described.items()
             if name != OTHER
-        ]
+        ],
+        embeddings.installed(),
     )
 
 
