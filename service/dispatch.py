@@ -21,7 +21,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 
@@ -31,6 +31,7 @@ from service.batches import Most, packed
 from service.breaker import FIRST_WAIT, BackOff, BreakerStatistics, State
 from service.documents import AnsweredFrom, Document, Outcome, Reason, Refused, bytes_of
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
+from service.hedging import Hedging
 from service.jobs import JobProvider, PollTimes, follow
 from service.limits import Limits
 from service.notes import Job
@@ -213,6 +214,11 @@ class Account:
         return outcomes
 
     @property
+    def has_jobs(self) -> bool:
+        """Whether it answers through jobs."""
+        return self._jobs is not None
+
+    @property
     def is_ready(self) -> bool:
         """Whether it may be asked just now."""
         return not self.limits.quiet_for
@@ -341,7 +347,8 @@ class Batch:
 class Answer:
     """Outcomes of some documents, and who gave them; `at` is the wall clock in seconds.
 
-    `answered_from` is None where they were asked for; else `saved` is what asking would have been billed for.
+    `answered_from` is None where they were asked for; else `saved` is what asking would have been billed for. `second`
+    is what a call may be billed for that was late, where another was the first to be answered.
     """
 
     documents: Sequence[Document]
@@ -351,11 +358,12 @@ class Answer:
     at: float
     answered_from: AnsweredFrom | None = None
     saved: float = 0.0
+    second: float = 0.0
 
     @property
     def cost(self) -> float:
-        """What was billed for it by the unit."""
-        return self.account.limits.tariff.cost(self.outcomes)
+        """What was billed for it by the unit, or may have been."""
+        return self.account.limits.tariff.cost(self.outcomes) + self.second
 
 
 class _Elsewhere(Exception):
@@ -384,6 +392,11 @@ class _Able:
         if account is not None and self.begun not in {None, account}:
             raise _Elsewhere
         return account
+
+    def other_than(self, account: Account) -> Account:
+        """Who is asked a second time: the next that is ready and answers calls, or else the same."""
+        others = () if self.begun is not None else self.accounts
+        return next((each for each in others if each is not account and each.is_ready and not each.has_jobs), account)
 
     def has_one(self) -> bool:
         """Whether one of them is ready."""
@@ -579,7 +592,7 @@ class Dispatcher:
                 with batch.out():
                     try:
                         account.telemetry.asked(len(documents), characters, account.provider.documents_per_call)
-                        outcomes = await account.classify(documents, notes)
+                        outcomes, by, second = await self._in_time(account, documents, characters, notes, able)
                     except JobLost as loss:
                         losses += 1
                         failed.add(account)
@@ -593,7 +606,7 @@ class Dispatcher:
                         rejection = refusal
                     else:
                         batch.answered = True
-                        return [Answer(documents, outcomes, account, attempts, time.time())]
+                        return [Answer(documents, outcomes, by, attempts, time.time(), second=second)]
                     if len(documents) == 1:
                         refused = Refused(Reason.REFUSED_BY_CLASSIFIER, str(rejection))
                         batch.answered = True
@@ -602,6 +615,67 @@ class Dispatcher:
             first = await self._classify(batch, documents[:half], _losses(half), notes, able)
             rest = documents[half:]
             return first + await self._classify(batch, rest, _losses(len(rest)), notes, able)
+
+    async def _in_time(
+        self, account: Account, documents: Sequence[Document], characters: int, notes: JobNotes, able: "_Able"
+    ) -> tuple[list[Outcome], Account, float]:
+        """The outcomes, who gave them, and what a call may cost that was given up, as another was answered first.
+
+        A call that is late is asked a second time, where that is wanted and nothing would hold it.
+        """
+        hedging = account.limits.hedging
+        if hedging is None:
+            return await account.classify(documents, notes), account, 0.0
+        began = _now()
+        hedging.asked()
+        first = asyncio.create_task(account.classify(documents, notes))
+        second: asyncio.Task[list[Outcome] | None] | None = None
+        try:
+            await asyncio.wait([first], timeout=hedging.after)
+            if not first.done() and hedging.may:
+                hedging.take()
+                other = able.other_than(account)
+                second = asyncio.create_task(self._ask_again(other, hedging, documents, characters, notes))
+                await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+                if not _is_answered(first) and (outcomes := await second) is not None:
+                    account.telemetry.hedged(won=True)
+                    hedging.answered(_now() - began)
+                    return outcomes, other, account.limits.charge(outcomes)
+            outcomes = await first
+            hedging.answered(_now() - began)
+            paid = 0.0
+            if second is not None and not (second.done() and second.result() is None):
+                account.telemetry.hedged(won=False)
+                paid = other.limits.charge(outcomes) if not second.done() else other.limits.tariff.cost(outcomes)
+            return outcomes, account, paid
+        finally:
+            await _ended(first, second)
+
+    async def _ask_again(
+        self, other: Account, hedging: Hedging, documents: Sequence[Document], characters: int, notes: JobNotes
+    ) -> list[Outcome] | None:
+        """What another answers that is free; None where it is not, or fails."""
+        async with other.limits.spare(characters, len(documents), self._stream) as admitted:
+            if not admitted:
+                hedging.give_back()
+                return None
+            other.telemetry.asked(len(documents), characters, other.provider.documents_per_call)
+            try:
+                return await other.classify(documents, notes)
+            except CallFailed:
+                return None
+
+
+def _is_answered(call: asyncio.Task[list[Outcome]]) -> bool:
+    return call.done() and call.exception() is None
+
+
+async def _ended(*tasks: asyncio.Task[Any] | None) -> None:
+    """Have tasks end, whatever comes of them."""
+    left = [task for task in tasks if task is not None]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def _parts(document: Document, texts: Sequence[str] | None) -> list[Document]:

@@ -14,6 +14,7 @@ from service.breaker import Breaker, BreakerStatistics, State
 from service.costs import FREE, Budget, Spent, Tariff
 from service.documents import Outcome
 from service.errors import Misconfigured
+from service.hedging import Hedging
 from service.in_flight import Adaptive, Fixed
 from service.rates import OF_A_QUOTA, LeasedRate
 from service.spending import Spending
@@ -65,6 +66,7 @@ class Limits:
 
     def __init__(self, limits: settings.Limits, tariff: Tariff = FREE, clock: Callable[[], float] = time.time) -> None:
         self.tariff = tariff
+        self.hedging = Hedging(limits.hedge) if limits.hedge is not None else None
         self._settings = limits
         self.breaker = Breaker(limits.breaker)
         self._admission: Admission[Place] = Admission(
@@ -96,6 +98,16 @@ class Limits:
         Gives False, and uses no quota, where the account is quiet and the caller would rather `leave` than wait.
         """
         return Place(self, characters, documents, leave, stream)
+
+    def spare(self, characters: int, documents: int, stream: Stream | None = None) -> "Spare":
+        """As `admit`, but gives False at once where the account is unwell, or anything would hold the call."""
+        return Spare(self, characters, documents, bool, stream)
+
+    def charge(self, outcomes: Iterable[Outcome]) -> float:
+        """Count what a call that was given up may have cost, had it been answered so; gives that."""
+        cost = self.tariff.cost(outcomes)
+        self._admission.budget.book(0.0, cost)
+        return cost
 
     async def request(self) -> None:
         """Wait until one more HTTP request may be made."""
@@ -327,6 +339,17 @@ class Place(Call):
         _CALL.reset(self._token)
         if self.admitted_at is not None:
             self.limits.exit(self)
+
+
+class Spare(Place):
+    """A call that goes at once or not at all."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> bool:
+        admitted = not self.limits.breaker.is_trying and self.limits.enter(self)
+        self._token = _CALL.set(self if admitted else None)
+        return admitted
 
 
 _CALL: ContextVar[Place | None] = ContextVar("call", default=None)

@@ -193,6 +193,7 @@ class AccountTelemetry:
         self._job_duration = telemetry.job_duration.labels(*self._names)
         self._job_polls = telemetry.job_polls.labels(*self._names)
         self._resumed = telemetry.resumed.labels(*self._names)
+        self._hedges = {outcome: telemetry.hedges.labels(*self._names, outcome) for outcome in ("won", "lost")}
         self._joined = telemetry.joined.labels(*self._names)
 
     def request(self, operation: str, outcome: str, seconds: float) -> None:
@@ -232,6 +233,10 @@ class AccountTelemetry:
     def joined(self, parts: int) -> None:
         """A document was asked for in so many parts, and their answers were made one."""
         self._joined.observe(parts)
+
+    def hedged(self, *, won: bool) -> None:
+        """A call was asked a second time, and that was the first to be answered, or was not."""
+        self._hedges["won" if won else "lost"].inc()
 
     def resumed(self, documents: int) -> None:
         """A job of an earlier life has answered for so many documents."""
@@ -341,6 +346,12 @@ class Telemetry(Collector):
         )
         self.joined = histogram(
             "record_parts", "Parts of a record that is too long for every account of its stream.", _PART_BUCKETS, *who
+        )
+        self.hedges = counter(
+            "hedges",
+            "Calls to the account that were late and asked a second time, by whether that answer was the first (won).",
+            *who,
+            "outcome",
         )
         self.job_polls = histogram("job_polls", "Polls that a job took.", _POLL_BUCKETS, *who)
         self.limits_shared = Gauge(

@@ -8,7 +8,7 @@ from service.settings.accounts import Account, Local, has_jobs
 from service.settings.amazon import Aws, ClassifierArn, Comprehend, ComprehendJobs, EndpointArn, RoleArn, S3Folder
 from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentUnderstanding, HarmCategory
 from service.settings.kafka import Kafka
-from service.settings.limits import Breaker, Limits, Price
+from service.settings.limits import Breaker, Hedge, Limits, Price
 from service.settings.reading import load, parse
 from service.settings.redis import Redis
 from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Route, Stream
@@ -37,6 +37,7 @@ __all__ = [
     "Fields",
     "HarmCategory",
     "Health",
+    "Hedge",
     "Identical",
     "Kafka",
     "LanguageTraining",

@@ -47,6 +47,18 @@ class Breaker(Branch):
     """The most seconds between two trials: 0.5 s at first, doubling to 4 s, then a twentieth of the outage so far."""
 
 
+class Hedge(Branch):
+    """Calls that are late are asked a second time: of the stream's next account that is free, or of the same one.
+
+    The first answer counts. What the other costs is counted, too, for it may be billed.
+    """
+
+    after: Annotated[Literal["p95"] | Annotated[Seconds, Field(gt=0)], Field(union_mode="left_to_right")] = "p95"
+    """When a call is late: later than 19 of 20 are, as measured, or after so long."""
+    at_most: Annotated[Share, Field(gt=0, le=0.5)] = 0.05
+    """The share of calls that may be asked twice; never one that quota, budget or breaker would hold."""
+
+
 class Limits(Branch):
     """What an account may be asked for; None is no limit of that kind."""
 
@@ -71,6 +83,8 @@ class Limits(Branch):
     when_spent: Literal["hold", "stop"] = "hold"
     """Whether documents wait for the next hour or day, or the worker ends; an account that is well is asked first."""
     breaker: Breaker = Breaker()
+    hedge: Hedge | None = None
+    """Not of accounts that answer by jobs."""
 
     @property
     def connections(self) -> int:

@@ -45,6 +45,13 @@ class Settings(Branch):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        for name, account in self.accounts.items():
+            if has_jobs(account) and account.limits.hedge is not None:
+                raise ValueError(
+                    f"accounts.{name}.limits.hedge: this account answers by jobs. A job is billed once it was"
+                    " submitted, and noted, so that whoever has its documents asks after it: a second one would always"
+                    " be paid for, and after a restart both would be asked after. Leave it out"
+                )
         names = [stream.name for stream in self.streams]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"streams: the name {twice.pop()!r} is given twice")

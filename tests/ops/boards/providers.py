@@ -125,6 +125,13 @@ def _waiting() -> list[object]:
             per_second("labelstream_provider_retries_total", ACCOUNT, "reason"),
         ),
         lines(
+            "Asked a second time",
+            "Calls that were late, by whether the second answer was the first to come (won). Many lost: `limits.hedge` "
+            "begins too early.",
+            "suffix:/s",
+            per_second("labelstream_hedges_total", ACCOUNT, "outcome"),
+        ),
+        lines(
             "Shared through Redis",
             "Replicas whose limits are shared exactly, and how long Redis takes for a slice of them. Fewer than there "
             "are: Redis is away, and they go by their partitions.",
