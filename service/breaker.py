@@ -92,6 +92,8 @@ class Breaker:
         self.state = State.CLOSED
         self.try_at = -math.inf
         """When the next trial may go."""
+        self.silent_at = math.inf
+        """When no answer will have been heard for too long; infinite where none is due, or that is known already."""
         self._evidence = evidence
         self._back_off = BackOff(chance)
         self._asked_from = -math.inf
@@ -100,7 +102,6 @@ class Breaker:
         self._failures = 0
         self._recent = _Recent()
         self._durations = _Durations()
-        self._unanswered_since: float | None = None
         self._why: Why | None = None
         self._away_since = 0.0
         self._opened = 0
@@ -113,13 +114,6 @@ class Breaker:
         return self.state is not State.CLOSED and now < self.try_at
 
     @property
-    def silent_at(self) -> float:
-        """When no answer will have been heard for too long; infinite where none is due, or that is known already."""
-        if self.state is not State.CLOSED or self._unanswered_since is None:
-            return math.inf
-        return self._unanswered_since + self._durations.silence
-
-    @property
     def is_trying(self) -> bool:
         """Whether the next call that goes is one on trial."""
         return self.state is not State.CLOSED
@@ -127,9 +121,10 @@ class Breaker:
     def asked(self, now: float) -> None:
         """A call goes out; `answered`, `failed` or `dropped` has to follow."""
         self._out += 1
-        if self._unanswered_since is None:
-            self._unanswered_since = now
-        if self.state is not State.CLOSED:
+        if self.state is State.CLOSED:
+            if self._out == 1:
+                self.silent_at = now + self._durations.silence
+        else:
             self._trials += 1
             self._tried_at = now
             self.try_at = now + self._next_wait(now)
@@ -168,7 +163,7 @@ class Breaker:
         if asked_at >= self._asked_from:
             self._out = max(0, self._out - 1)
             if not self._out:
-                self._unanswered_since = None
+                self.silent_at = math.inf
             if asked_at >= self._tried_at:
                 self.try_at = now
 
@@ -179,7 +174,8 @@ class Breaker:
 
     def _heard(self, now: float) -> None:
         self._out = max(0, self._out - 1)
-        self._unanswered_since = now if self._out else None
+        due = self._out and self.state is State.CLOSED
+        self.silent_at = now + self._durations.silence if due else math.inf
 
     def _count_failure(self, now: float) -> None:
         self._failures += 1
@@ -214,7 +210,7 @@ class Breaker:
     def _begin_anew(self, now: float) -> None:
         self._asked_from = now
         self._out = 0
-        self._unanswered_since = None
+        self.silent_at = math.inf
 
     def _change(self, state: State, now: float) -> None:
         if state is not self.state:
@@ -250,17 +246,13 @@ class _Durations:
     def __init__(self) -> None:
         self._mean: float | None = None
         self._spread = 0.0
+        self.silence = STRANGE_SILENCE
+        """Seconds after which it tells that no call at all was answered."""
 
     def add(self, took: float) -> None:
         if self._mean is None:
             self._mean, self._spread = took, took / 2
-            return
-        self._spread += _STEP_OF_SPREAD * (abs(took - self._mean) - self._spread)
-        self._mean += _STEP * (took - self._mean)
-
-    @property
-    def silence(self) -> float:
-        """Seconds after which it tells that no call at all was answered."""
-        if self._mean is None:
-            return STRANGE_SILENCE
-        return max(LEAST_SILENCE, _LONG_SILENCE * (self._mean + 4 * self._spread))
+        else:
+            self._spread += _STEP_OF_SPREAD * (abs(took - self._mean) - self._spread)
+            self._mean += _STEP * (took - self._mean)
+        self.silence = max(LEAST_SILENCE, _LONG_SILENCE * (self._mean + 4 * self._spread))

@@ -142,14 +142,17 @@ class Limits:
         if (call := self._call()) is not None:
             call.answered = True
             call.cost = self.tariff.cost(outcomes)
-        self.taken()
+            self._take(call)
 
     def taken(self) -> None:
         """The account has answered the call that is being made, or taken it in hand: it is well."""
         if (call := self._call()) is not None:
-            self._admission.taken(call, _now())
-            if self._admission.waiting:
-                self._look()
+            self._take(call)
+
+    def _take(self, call: "Place") -> None:
+        self._admission.taken(call, _now())
+        if self._admission.waiting:
+            self._look()
 
     def failed(self) -> None:
         """The account has failed on the call that is being made, or on what it had taken in hand."""

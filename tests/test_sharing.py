@@ -68,6 +68,11 @@ class Replica:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def ask_in_turn(self, calls: int) -> None:
+        for _ in range(calls):
+            async with self.limits.admit(0, 1):
+                self.limits.answered([UNIT])
+
     def sample(self, name: str) -> float | None:
         who = {"account": "azure", "provider": "fake"}
         return self.telemetry.registry.get_sample_value(f"labelstream_{name}", who)
@@ -145,6 +150,15 @@ async def test_money_is_never_spent_twice_and_all_of_it_is(server: RedisServer) 
         went = sum(len(each.went) for each in replicas)
         assert went == 500
         assert sum(each.limits.statistics().spent.day for each in replicas) <= 500
+
+
+async def test_a_worker_ends_when_the_money_of_all_is_spent_and_not_while_it_asks(server: RedisServer) -> None:
+    one, other = Replica(spend_per_day=50, when_spent="stop"), Replica(spend_per_day=50, when_spent="stop")
+    async with together(server, one, other):
+        await one.ask_in_turn(20)
+        await other.ask_in_turn(20)
+        with pytest.raises(Misconfigured, match="spend_per_day"):
+            await one.ask_in_turn(20)
 
 
 async def test_money_that_was_spent_is_known_to_those_who_come_later(server: RedisServer) -> None:
