@@ -213,6 +213,7 @@ class Admission(Generic[C]):
 
     def taken(self, call: C, now: float) -> None:
         """The account has answered a call that is out, or will."""
+        self._learnt.accepted(call.asked_at)
         if call.is_heard or call.admitted_at is None:
             return
         was_unwell = self.breaker.is_trying

@@ -135,15 +135,17 @@ class LeasedRate(Rate):
 class LearntRate(Rate):
     """A rate that nobody has said: none until something is refused for being too much, then most of what was taken.
 
-    Once in a while, if it is needed, a little more is tried, and more and more until something is refused again.
+    Once in a while, if it is needed, a little more is tried, and more and more until something is refused again. What
+    takes nothing at all any more says nothing of how much it takes when it does.
     """
 
-    __slots__ = ("_learnt", "_needed", "_patience", "_raise_at", "_since", "_step", "_taken", "_untried")
+    __slots__ = ("_is_open", "_learnt", "_needed", "_patience", "_raise_at", "_since", "_step", "_taken", "_untried")
 
     def __init__(self) -> None:
         super().__init__(math.inf)
         self._learnt = math.inf
         self._taken = 0.0
+        self._is_open = True
         self._since: float | None = None
         self._needed = False
         self._step = _FIRST_STEP
@@ -172,10 +174,17 @@ class LearntRate(Rate):
         if self.per_second < math.inf:
             super().take(amount, now)
 
+    def accepted(self, asked_at: float) -> None:
+        """What was asked for then was not too much."""
+        self._is_open |= self._since is not None and asked_at >= self._since
+
     def refused(self, asked_at: float, now: float) -> None:
         """What was asked for then was refused for being too much."""
         if self._since is None or asked_at < self._since:
             return  # this is known
+        if not self._is_open and self._untried == math.inf:
+            self._begin(now, self._patience)
+            return
         before, seconds = self.per_second, now - self._since
         if self._untried < math.inf:  # it was more that was tried
             self.per_second = _LEAST_LOWERED * self._untried
@@ -202,5 +211,6 @@ class LearntRate(Rate):
     def _begin(self, now: float, seconds: float) -> None:
         self._since = now
         self._taken = 0.0
+        self._is_open = False
         self._needed = False
         self._raise_at = now + max(seconds, 20 / self.per_second)

@@ -84,6 +84,7 @@ def asked(rate: LearntRate, quota: float, seconds: float, begin: float) -> tuple
         rate.take(1, now)
         if left >= 1:
             taken, left = taken + 1, left - 1
+            rate.accepted(now)
         else:
             refused += 1
             rate.refused(now, now)
@@ -116,6 +117,17 @@ def test_refusals_of_what_was_asked_for_before_a_decision_are_known() -> None:
     learnt = rate.per_second
     rate.refused(1000.9, 1001.1)
     assert rate.per_second == learnt == pytest.approx(OF_WHAT_WAS_TAKEN * 100, rel=0.02)
+
+
+def test_what_takes_nothing_at_all_for_a_while_says_nothing_of_how_much_it_takes_then() -> None:
+    rate = LearntRate()
+    *_, now = asked(rate, 40, 60, 1000)
+    learnt = rate.per_second
+    taken, refused, now = asked(rate, 0, 60, now)
+    assert (taken, rate.per_second) == (0, pytest.approx(learnt, rel=0.1))
+    assert refused > 50
+    taken, *_ = asked(rate, 40, 10, now)
+    assert taken >= 0.85 * 40
 
 
 def test_what_is_not_needed_is_not_tried() -> None:
