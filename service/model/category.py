@@ -30,16 +30,31 @@ FEWEST_POSITIVES = 10  # with fewer, where the category begins would be an inven
 ENOUGH_NEGATIVES = 20  # from here on negatives tell where the category begins
 _ADVISED = 50  # positives, and negatives
 _FOLDS = 10  # many, since a tenth of few positives is missed less than a fifth
-_STRICTNESS = 1.0
 _MEANING = 1.5  # what a text's meaning weighs beside each kind of its grams
-_FOUND = 0.7  # share of the positives that are found where nothing but they say where the category begins
+_EVERY = 4  # of the background, by meaning: all of it takes four times as long and tells no more
 _FEWEST_FOUND, _MOST_FOUND = 0.5, 0.9  # the same where negatives have a say
-_SURE = 0.5  # a margin that is always enough: positives that hardly differ would ask for one that nothing else reaches
-_PREVALENCE = 0.05  # share of the category in what is classified, assumed; in examples it is larger than in traffic
 _NO_BETTER_THAN_CHANCE = 0.65  # below, positives do not rank above other texts by more than luck
 _WEAK = 0.85
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n")
 _SHORTEST_SENTENCE = 12  # characters
+
+
+class _Recipe(NamedTuple):
+    """How strictly is learnt (C), and where a category begins.
+
+    `found` is the share of the positives that are found where nothing but they say where it begins. `prevalence` is its
+    assumed share of what is classified, where negatives have a say; in examples it is larger than in traffic. `sure` is
+    a margin that is always enough: by grams, positives that hardly differ would ask for one that nothing else reaches.
+    """
+
+    strictness: float
+    found: float
+    prevalence: float
+    sure: float
+
+
+_BY_GRAMS = _Recipe(strictness=1.0, found=0.7, prevalence=0.05, sure=0.5)
+_BY_MEANING = _Recipe(strictness=0.1, found=0.75, prevalence=0.1, sure=10.0)  # by training rows of public categories
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,13 @@ class _Texts(NamedTuple):
     texts: list[str]
     parts: list[int]
 
+    def thinned(self, every: int) -> "_Texts":
+        return _Texts(self.texts[::every], self.parts[::every])
+
+    def without(self, texts: frozenset[str]) -> "_Texts":
+        kept = [(text, part) for text, part in zip(self.texts, self.parts, strict=True) if text not in texts]
+        return _Texts([text for text, _ in kept], [part for _, part in kept])
+
 
 def learn_category(
     name: str, positives: Iterable[str], negatives: Iterable[str] = (), *, encoder: Encoder | None = None
@@ -83,7 +105,8 @@ def learn_category(
     given_positives = [row.text for row in rows if row.labels]
     given_negatives = [row.text for row in rows if not row.labels]
     _check(given_positives, given_negatives)
-    kinds = [_dealt(given_positives), _dealt(given_negatives), _background(without=frozenset(given_positives))]
+    recipe, background = (_BY_GRAMS, _background()) if encoder is None else (_BY_MEANING, _background().thinned(_EVERY))
+    kinds = [_dealt(given_positives), _dealt(given_negatives), background.without(frozenset(given_positives))]
     texts = [text for kind in kinds for text in kind.texts]
     parts = np.array([part for kind in kinds for part in kind.parts])
     truth = np.arange(len(texts)) < len(given_positives)
@@ -96,10 +119,10 @@ def learn_category(
         unseen = np.empty(len(texts))
         for part in range(_FOLDS):
             learnt, _ = fit_machine(
-                features[parts != part], truth[parts != part], strictness=_STRICTNESS, weights="balanced"
+                features[parts != part], truth[parts != part], strictness=recipe.strictness, weights="balanced"
             )
             unseen[parts == part] = learnt.decision_function(features[parts == part])
-        learnt, converged = fit_machine(features, truth, strictness=_STRICTNESS, weights="balanced")
+        learnt, converged = fit_machine(features, truth, strictness=recipe.strictness, weights="balanced")
         slope, _ = slope_and_offset(unseen, truth)
 
     found, others = unseen[truth], unseen[~truth]
@@ -111,8 +134,11 @@ def learn_category(
             f"texts rank above them {ranking:.0%} of the time, by chance it would be 50%; give texts that have more in "
             "common with each other, and look for wrong labels"
         )
-    boundary = _boundary(found, told_from) if told_from is not others else float(np.quantile(found, 1 - _FOUND))
-    weights, bias = slope * learnt.coef_.T, slope * (learnt.intercept_ - min(boundary, _SURE))
+    if told_from is others:
+        boundary = float(np.quantile(found, 1 - recipe.found))
+    else:
+        boundary = _boundary(found, told_from, recipe.prevalence)
+    weights, bias = slope * learnt.coef_.T, slope * (learnt.intercept_ - min(boundary, recipe.sure))
     meaning = None if encoder is None else _MEANING * weights[grams.shape[1] :]
     calibration = Calibration(temperature=1.0, curvature=0.0, floor=0.0)
     by = None if encoder is None else embeddings.DIGEST
@@ -152,7 +178,7 @@ def _dealt(texts: list[str]) -> _Texts:
     return _Texts(texts, [number % _FOLDS for number in range(len(texts))])
 
 
-def _background(without: frozenset[str]) -> _Texts:
+def _background() -> _Texts:
     """The texts of the samples and their sentences, each once: short ones too, or short would mean positive."""
     pieces: dict[str, int] = {}
     for name in ("tickets.jsonl", "moderation.jsonl"):
@@ -161,8 +187,7 @@ def _background(without: frozenset[str]) -> _Texts:
                 for piece in (row.text, *_SENTENCE.split(row.text)):
                     if len(piece.strip()) >= _SHORTEST_SENTENCE:
                         pieces.setdefault(piece.strip(), number % _FOLDS)
-    kept = {text: part for text, part in pieces.items() if text not in without}
-    return _Texts(list(kept), list(kept.values()))
+    return _Texts(list(pieces), list(pieces.values()))
 
 
 def _ranking(found: Floats, others: Floats) -> float:
@@ -172,12 +197,12 @@ def _ranking(found: Floats, others: Floats) -> float:
     return float((below + not_above).sum() / (2 * len(found) * len(others)))
 
 
-def _boundary(found: Floats, others: Floats) -> float:
+def _boundary(found: Floats, others: Floats, prevalence: float) -> float:
     """Where F1 would be highest at the assumed prevalence, as long as few enough positives are missed."""
     candidates = np.unique(np.concatenate([found, others]))
     recall = (found[:, None] >= candidates).mean(axis=0)
     mistaken = (others[:, None] >= candidates).mean(axis=0)
-    hits = _PREVALENCE * recall
-    f1 = 2 * hits / (hits + (1 - _PREVALENCE) * mistaken + _PREVALENCE)
+    hits = prevalence * recall
+    f1 = 2 * hits / (hits + (1 - prevalence) * mistaken + prevalence)
     least, most = np.quantile(found, [1 - _MOST_FOUND, 1 - _FEWEST_FOUND])
     return float(np.clip(candidates[f1.argmax()], least, most))

@@ -29,6 +29,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from service.errors import Misconfigured, Unavailable
+from service.model import embeddings
 from service.server import (
     azure_language,
     azure_language_2021,
@@ -125,7 +126,8 @@ class ServeOptions:
     where training data may be read, each NAME=FOLDER or NAME=URL. `aws_keys` are those that may sign requests to Amazon
     Comprehend, each ACCESS_KEY_ID:SECRET; `comprehend_quotas` are how much may be made there, each NAME=NUMBER, where
     that is not as documented; `s3_endpoint_url` is where S3 is, if not at AWS. `harm_models` answer for
-    Content Safety's harm categories, each CATEGORY=FOLDER; its sample files may have `largest_sample_file` bytes.
+    Content Safety's harm categories, each CATEGORY=FOLDER; its sample files may have `largest_sample_file` bytes, and
+    its custom categories are learnt with the extra `embeddings` where `by_meaning` says so.
     `documented_rates` throttles as the clouds document it, `requests_per_minute` at a rate of one's own. `faults` is a
     file of rules, `allow_faults` opens /_faults. No job is shown as done before `least_job_seconds`.
     """
@@ -146,6 +148,7 @@ class ServeOptions:
     s3_endpoint_url: str | None = None
     harm_models: tuple[str, ...] = ()
     largest_sample_file: int = content_safety_samples.MOST_BYTES
+    by_meaning: bool = False
     documented_rates: bool = False
     requests_per_minute: int | None = None
     least_job_seconds: float = 0.0
@@ -191,11 +194,13 @@ async def serving(options: ServeOptions) -> AsyncIterator[str]:
     harms, quotas = await asyncio.to_thread(Harms.load, options.harm_models), Quotas.parse(options.comprehend_quotas)
     telemetry = Telemetry()
     models = Models(options.data / "models")
+    if options.by_meaning:
+        await asyncio.to_thread(embeddings.encoder)  # or it would be missed only when a category is built
     async with Store.open(options.data) as store:
         await _deploy(options.models, models, store)
         trainer, s3, rates = Trainer(), S3(options.s3_endpoint_url), options.documented_rates
         largest = options.largest_sample_file
-        backend = Backend(store, models, trainer, containers, s3, rates, harms, largest, quotas)
+        backend = Backend(store, models, trainer, containers, s3, rates, harms, largest, quotas, options.by_meaning)
         for endpoint in options.comprehend_endpoints:
             classifier = await asyncio.to_thread(models.add, endpoint.model)
             await comprehend_endpoints.register(backend, endpoint.name, classifier.digest, time.time(), endpoint.units)

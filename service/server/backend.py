@@ -19,7 +19,7 @@ class Backend:
 
     `documented_rates` says whether the request rates of the vendors' documentation are kept; sizes always are, but that
     of Content Safety's sample files, in bytes, is for the operator to choose. `harms` are Content Safety's, too,
-    `comprehend_quotas` Comprehend's.
+    `comprehend_quotas` Comprehend's. `by_meaning` has categories learnt with the extra `embeddings`.
     """
 
     store: Store
@@ -31,6 +31,7 @@ class Backend:
     harms: Harms = field(default_factory=lambda: Harms({}))
     largest_sample_file: int = content_safety_samples.MOST_BYTES
     comprehend_quotas: Quotas = field(default_factory=Quotas)
+    by_meaning: bool = False
 
     def window(self, limit: int, seconds: float) -> Window | None:
         """A documented rate, where such are kept."""

@@ -326,7 +326,7 @@ def build(job: Job, backend: Backend) -> Done:
         samples = content_safety_samples.parse(
             backend.containers.read_url(version["sample"]), backend.largest_sample_file
         )
-        learnt = backend.trainer.run(learn_category, backend.models.folder, name, *samples)
+        learnt = backend.trainer.run(learn_category, backend.models.folder, name, *samples, backend.by_meaning)
         model = learnt.digest
         told = {"model": model, "ranking": round(learnt.ranking, 3), "warnings": learnt.warnings}
         log.info("category_built", category=name, version=asked, **told)

@@ -161,14 +161,16 @@ class LearntCategory(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def learn_category(folder: Path, name: str, positives: Sequence[str], negatives: Sequence[str]) -> LearntCategory:
-    """Learn one category from examples of it, and put its model into the folder of models.
+def learn_category(
+    folder: Path, name: str, positives: Sequence[str], negatives: Sequence[str], by_meaning: bool = False
+) -> LearntCategory:
+    """Learn one category from examples of it, also by what they mean, and put its model into the folder of models.
 
     For `Trainer.run`. Raises as `learn`.
     """
-    from service.model import category  # noqa: PLC0415  as in `learn`
+    from service.model import category, embeddings  # noqa: PLC0415  as in `learn`
 
-    learnt = category.learn_category(name, positives, negatives)
+    learnt = category.learn_category(name, positives, negatives, encoder=embeddings.encoder() if by_meaning else None)
     try:
         learnt.save(folder / learnt.classifier.digest)
     except OSError as error:

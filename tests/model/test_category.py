@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.errors import ModelError
-from service.model import category
+from service.model import category, embeddings
 from service.model.category import LearntCategory, learn_category
 from service.model.classifier import Classifier
 from service.model.examples import ExamplesError
@@ -91,7 +91,7 @@ def test_a_file_that_was_tampered_with_is_refused(alone: LearntCategory, tmp_pat
 
 
 def test_a_category_with_nothing_in_common_cannot_be_learnt() -> None:
-    texts = category._background(without=frozenset()).texts
+    texts = category._background().texts
     shuffle(texts)
     with pytest.raises(ExamplesError, match="cannot be told from other texts"):
         learn_category("anything", texts[:60])
@@ -140,3 +140,17 @@ def test_public_categories_of_50_positives(negatives: int, floor: float) -> None
     found = [category_f1(name, negatives) for name in TASKS]
     assert sum(found) / len(found) >= floor, found
     assert min(found) >= 0.3, found
+
+
+# By meaning ---------------------------------------------------------------------------------------
+
+
+def test_a_category_is_learnt_by_meaning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(category, "_EVERY", 20)  # of the background, which takes some seconds
+    learnt = learn_category("sailing", POSITIVES, NEGATIVES, encoder=embeddings.encoder())
+    loaded = Classifier.load(learnt.save(tmp_path))
+    assert loaded.encoder == embeddings.DIGEST
+    (yacht,), (bread,) = loaded.scores(["the skipper tied the yacht to the quay", "he cut the bread in slices"])
+    assert yacht > bread
+    (sailing,), (driving,) = loaded.scores([SAILING, DRIVING])
+    assert sailing >= 0.5 > driving
