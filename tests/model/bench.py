@@ -142,8 +142,15 @@ def categories(encoder: Encoder | None) -> Figures:
 
 def category_f1(name: str, negatives: int, encoder: Encoder | None = None) -> float:
     """What a public category of 50 positives is worth on its test rows."""
+    return f1_of(CATEGORIES[name].rows("train"), CATEGORIES[name].rows("test"), negatives, encoder)
+
+
+def f1_of(
+    learnt: tuple[list[str], list[str]], measured: tuple[list[str], list[str]], negatives: int, encoder: Encoder | None
+) -> float:
+    """What a category is worth: 50 positives and some negatives are drawn from the former, and the latter are asked."""
     draw = np.random.default_rng(_DRAW)
-    (positives, others), (true, false) = (CATEGORIES[name].rows(split) for split in ("train", "test"))
+    (positives, others), (true, false) = learnt, measured
     given = [sorted(set(texts) - set(without)) for texts, without in ((positives, ()), (others, positives))]
     chosen = [
         [texts[n] for n in draw.permutation(len(texts))[:most]]

@@ -1,11 +1,12 @@
 """How the embedded model's recipe was chosen: by cross-validation over training rows, never by a test row.
 
-`python -m tests.model.choices` measures each recipe again. Grams are learnt anew in each fold, so that held-out rows
-have grams that nobody has heard, as documents have. `ranking` is how often a row ranks above one of CLINC150's 100
-development queries that are out of scope, by its largest margin. What was chosen is in `service/model/train.py` and
-`features.py`.
+`python -m tests.model.choices` measures each recipe again, with `categories` those of a category that is learnt by
+meaning. Grams are learnt anew in each fold, so that held-out rows have grams that nobody has heard, as documents have.
+`ranking` is how often a row ranks above one of CLINC150's 100 development queries that are out of scope, by its largest
+margin. What was chosen is in `train.py`, `features.py` and `category.py` of `service/model`.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
@@ -20,12 +21,14 @@ from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from service import console
+from service.model import category, embeddings
 from service.model.classifier import Task
 from service.model.evaluate import Evaluation, compare, indicators
 from service.model.examples import Example, in_fixed_order
 from service.model.features import word_grams, words_of
 from service.model.train import Floats, calibrate_each, calibrate_exclusive, folds_of, threshold_of
-from tests.model.public import of_language, rows
+from tests.model.bench import f1_of
+from tests.model.public import CATEGORIES, of_language, rows
 
 Grams = Callable[[str], Iterable[str]]
 
@@ -178,8 +181,50 @@ SETS: tuple[tuple[str, Callable[[], list[Example]], Task], ...] = (
 )
 
 
+def held_out(name: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], list[str]]]:
+    """A public category's training rows in two: 50 positives and others to learn from, and at most 2,000 others to ask.
+
+    Among those that are asked, the category is as frequent as it is among all.
+    """
+    draw = np.random.default_rng(7)
+    positives, others = (sorted(set(texts)) for texts in CATEGORIES[name].rows("train"))
+    positives, others = ([texts[n] for n in draw.permutation(len(texts))] for texts in (positives, others))
+    learnt = min(600, 2 * len(others) // 3)
+    asked = others[learnt:][:2_000]
+    share = len(asked) / (len(others) - learnt)
+    return (positives[:50], others[:learnt]), (positives[50:][: max(20, int(share * len(positives[50:])))], asked)
+
+
+CATEGORY_RECIPES = {
+    "chosen": category._BY_MEANING,
+    "C of 1": category._BY_MEANING._replace(strictness=1.0),
+    "found: .7": category._BY_MEANING._replace(found=0.7),
+    "found: .8": category._BY_MEANING._replace(found=0.8),
+    "prevalence: .03": category._BY_MEANING._replace(prevalence=0.03),
+    "sure: .5": category._BY_MEANING._replace(sure=0.5),
+}
+
+
+def choose_category_recipe() -> None:
+    """Measure the recipes of a category that is learnt by meaning, on training rows of the public ones."""
+    table = Table(title="Categories by meaning, mean F1 of held-out training rows", title_justify="left")
+    for column in ("recipe", "0 negatives", "500 negatives"):
+        table.add_column(column, no_wrap=True)
+    for called, recipe in CATEGORY_RECIPES.items():
+        category._BY_MEANING = recipe
+        found = [
+            np.mean([f1_of(*held_out(name), negatives, embeddings.encoder()) for name in CATEGORIES])
+            for negatives in (0, 500)
+        ]
+        table.add_row(called, *(f"{share:.3f}" for share in found))
+    console.out().print(table)
+
+
 def main() -> None:
-    """Measure every recipe, set by set."""
+    """Measure every recipe, set by set; with `categories`, those of a category."""
+    if sys.argv[1:] == ["categories"]:
+        choose_category_recipe()
+        return
     table = Table(title="Recipes, by cross-validation over training rows", title_justify="left")
     for column in ("set", "recipe", "accuracy", "micro-F1", "macro-F1", "log loss", "ranking"):
         table.add_column(column, no_wrap=True)
