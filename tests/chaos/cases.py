@@ -81,7 +81,10 @@ def counted(case: Case, mode: str, size: Size, broker: Broker, folder: Path) -> 
             allowed, note = case.run(work, size)
         except Missed as why:
             allowed, note, missed = 0, str(why), True
-        work.until(work.are_done)
+        try:
+            work.until(work.are_done)
+        except TimeoutError as why:  # what is not done is counted as lost, and the other cases are for others
+            note, missed = f"not all was done: {why}", True
         found = work.accounted()
     row = _row(case, mode, size, found, allowed=allowed, note=note, seconds=time.monotonic() - began)
     return replace(row, goal_met=row.goal_met and not missed)
