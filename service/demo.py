@@ -29,7 +29,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from confluent_kafka import Producer
 
-from service import accounts, pipeline, settings
+from service import accounts, health, messages, pipeline, settings
 from service.dispatch import Dispatcher
 from service.errors import Unavailable
 from service.model import examples
@@ -143,6 +143,7 @@ def _settings(bootstrap: str, topics: _Topics, *, name: str, url: str, key: str,
                 "fetch_max_wait": "20ms",  # on the mock a fetch waits this long, whatever comes meanwhile
                 "security_protocol": None if loopback else "PLAINTEXT",
             },
+            "health": {"port": 0},
             "accounts": {
                 "served": {
                     "provider": "azure_language",
@@ -294,7 +295,9 @@ async def _stream(wanted: settings.Settings, documents: Iterator[Example], tally
     """Run the pipeline over the documents until each is accounted for. Raises Unavailable when nothing moves."""
     (stream,), telemetry, stop = wanted.streams, Telemetry(), asyncio.Event()
     async with (
+        messages.kept() as last,
         accounts.opened(wanted.accounts, stream.classify_with, telemetry) as ready,
+        health.served(health.app(telemetry, last), wanted.health) as url,
         kafka_sink.producing(wanted.kafka, telemetry) as sink,
         asyncio.TaskGroup() as tasks,
     ):
@@ -305,6 +308,8 @@ async def _stream(wanted: settings.Settings, documents: Iterator[Example], tally
         collecting = tasks.create_task(_collect(wanted, tally))
         with steps.step("joining the consumer group"):
             await _until(source.ends, "the broker gave us no partitions")
+        with steps.step(f"status page, meanwhile: {url}/"):
+            pass
         feeding = tasks.create_task(_feed(wanted, documents, tally))
         with steps.step(f"classifying {tally.total:,} documents", tally.total) as advance:
             while tally.accounted < tally.total:

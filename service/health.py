@@ -1,14 +1,21 @@
-"""`/livez`, `/readyz` and `/metrics`, read from `statistics()`; no document, key or address is shown.
+"""`/livez`, `/readyz`, `/metrics`, and for people the status page at `/`; no document and no key is shown.
 
 Alive means that the event loop turns. Ready means that every stream has joined its group and is not draining. Neither
 asks whether Kafka or a provider is well: an outage is waited out, not restarted away.
+
+The page is one file that asks `/status` every second. It takes nothing from elsewhere and runs no script but its own,
+by its digest; whatever it shows is set as text.
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
+import re
 import socket
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from typing import Any, Protocol
 
 import httpx
@@ -23,19 +30,51 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service import settings
+from service import settings, status
 from service.errors import Misconfigured
+from service.messages import Messages
 from service.telemetry import Telemetry
 
+_PAGE = files("service").joinpath("status.html").read_text("utf-8")
 
-def app(telemetry: Telemetry) -> Starlette:
+
+def _digests(tag: str) -> str:
+    """What the page has in such tags, as a policy names it."""
+    found = re.findall(rf"<{tag}>(.*?)</{tag}>", _PAGE, re.DOTALL)
+    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in found)
+
+
+_FOR_EVERY_ANSWER = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_FOR_THE_PAGE = {
+    **_FOR_EVERY_ANSWER,
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_digests('script')}",
+            f"style-src {_digests('style')}",
+            "connect-src 'self'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]
+    ),
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+async def _page(_: Request) -> Response:
+    return Response(_PAGE, media_type="text/html", headers=_FOR_THE_PAGE)
+
+
+def app(telemetry: Telemetry, messages: Messages) -> Starlette:
     """The application that answers for one process."""
 
-    async def livez(_: Request) -> Response:
-        return JSONResponse({"alive": True})
-
-    async def readyz(_: Request) -> Response:
-        streams = {
+    def streams() -> dict[str, dict[str, Any]]:
+        return {
             stream.topic: {
                 "joined": stream.joined,
                 "assigned_partitions": len(stream.ends),
@@ -44,14 +83,32 @@ def app(telemetry: Telemetry) -> Starlette:
             }
             for stream in telemetry.stream_statistics()
         }
-        ready = bool(streams) and all(each["joined"] and not each["draining"] for each in streams.values())
-        return JSONResponse({"ready": ready, "streams": streams}, 200 if ready else 503)
+
+    async def livez(_: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def readyz(_: Request) -> Response:
+        known = streams()
+        ready = bool(known) and all(each["joined"] and not each["draining"] for each in known.values())
+        return JSONResponse({"ready": ready, "streams": known}, 200 if ready else 503)
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(telemetry.registry), media_type=content_type)
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
+    async def status_now(_: Request) -> Response:
+        now = status.picture(telemetry.registry.collect(), streams(), messages.last())
+        return JSONResponse(now, headers=_FOR_EVERY_ANSWER)
+
+    return Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/status", status_now),
+            Route("/", _page),
+        ]
+    )
 
 
 _SILENCE = 5.0
@@ -66,11 +123,11 @@ class Watched(Protocol):
     restarts: int
 
 
-def app_of_workers(workers: Sequence[Watched]) -> Starlette:
+def app_of_workers(workers: Sequence[Watched], messages: Messages) -> Starlette:
     """The application that answers for several workers, by asking each.
 
     Alive are those that answer or have not started, and the whole is ready when each of them is. Metrics are those of
-    each, with the label `worker`.
+    each, with the label `worker`; the status page adds them up.
     """
 
     async def asked(path: str) -> dict[str, httpx.Response | None]:
@@ -95,14 +152,31 @@ def app_of_workers(workers: Sequence[Watched]) -> Starlette:
         ready = all(each is not None and each["ready"] for each in workers.values())
         return JSONResponse({"ready": ready, "workers": workers}, 200 if ready else 503)
 
-    async def metrics(request: Request) -> Response:
+    async def collected() -> "WorkersCollector":
         pages = {name: answer.text for name, answer in (await asked("/metrics")).items() if answer is not None}
+        return WorkersCollector(workers, pages)
+
+    async def metrics(request: Request) -> Response:
         registry = CollectorRegistry()
-        registry.register(WorkersCollector(workers, pages))
+        registry.register(await collected())
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=content_type)
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
+    async def status_now(_: Request) -> Response:
+        answers, samples = await asked("/status"), await collected()
+        said = {name: answer.json() if answer is not None else None for name, answer in answers.items()}
+        now = status.together(samples.collect(), said, messages.last())
+        return JSONResponse(now, headers=_FOR_EVERY_ANSWER)
+
+    return Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/status", status_now),
+            Route("/", _page),
+        ]
+    )
 
 
 class WorkersCollector(Collector):

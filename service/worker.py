@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from service import accounts, health, pipeline, sharing
+from service import accounts, health, messages, pipeline, sharing
 from service.delivery import Sink
 from service.dispatch import Dispatcher
 from service.errors import Misconfigured
@@ -26,8 +26,9 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
     telemetry = Telemetry()
     names = [name for stream in settings.streams for name in stream.classify_with]
     async with (
+        messages.kept() as last,
         accounts.opened(settings.accounts, names, telemetry) as ready,
-        health.served(health.app(telemetry), settings.health) as url,
+        health.served(health.app(telemetry, last), settings.health) as url,
         kafka_sink.producing(settings.kafka, telemetry) as sink,
         sharing.shared(settings.redis, settings.kafka.group_id, ready.values(), telemetry),
     ):

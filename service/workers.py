@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 
 import structlog
 
-from service import health, worker
+from service import health, messages, worker
 from service.settings import Health, Settings
 
 _FIRST_WAIT, _LONGEST_WAIT, _WELL = 1.0, 30.0, 60.0
@@ -34,7 +34,8 @@ async def supervise(settings: Settings, count: int, target: Target, stop: asynci
     """Run so many workers until `stop` is set or one of them ends; gives the exit code. Raises Misconfigured."""
     first, *others = workers = [_Worker(number, target) for number in range(count)]
     async with (
-        health.served(health.app_of_workers(workers), settings.health) as url,
+        messages.kept() as last,
+        health.served(health.app_of_workers(workers, last), settings.health) as url,
         _told_to_end(workers, stop),
         asyncio.TaskGroup() as keeping,
     ):

@@ -9,10 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import pipeline, settings
-from service.dispatch import Dispatcher
+from service.dispatch import Account, Dispatcher
 from service.documents import Record
 from service.errors import Misconfigured
 from service.health import app, served
+from service.messages import Messages
 from service.routing import Message
 from service.streams.memory import MemorySink, MemorySource
 from service.telemetry import Telemetry
@@ -25,7 +26,10 @@ ANY_PORT = settings.Health(port=0)
 
 @asynccontextmanager
 async def asked(telemetry: Telemetry, health: settings.Health = ANY_PORT) -> AsyncIterator[httpx.AsyncClient]:
-    async with served(app(telemetry), health) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+    async with (
+        served(app(telemetry, Messages()), health) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+    ):
         yield http
 
 
@@ -45,13 +49,17 @@ class Counting(MemorySink):
 
 
 @asynccontextmanager
-async def working(records: Sequence[Record], telemetry: Telemetry) -> AsyncIterator[tuple[MemorySource, asyncio.Event]]:
+async def working(
+    records: Sequence[Record], telemetry: Telemetry, azure: Account | None = None
+) -> AsyncIterator[tuple[MemorySource, asyncio.Event]]:
     """A pipeline beside the block, with what stops it; its documents have all been answered when the block begins."""
+    azure = azure or account(FirstWord(seconds=0), "azure", telemetry=telemetry)
+    telemetry.watch_account(azure.statistics)
     source, sink = MemorySource(records, ends=False), Counting(len(records))
     tree = {"name": "s", "input": "incoming", "classify_with": "a", "output": "classified", "dead_letter": "dead"}
     stream, stop = settings.Stream.model_validate({**tree, "batch": {"wait": 0}}), asyncio.Event()
-    dispatcher = Dispatcher([account(FirstWord(seconds=0), "azure", telemetry=telemetry)])
-    task = asyncio.create_task(pipeline.run(stream, source, sink, dispatcher, telemetry=telemetry, stop=stop))
+    running = pipeline.run(stream, source, sink, Dispatcher([azure]), telemetry=telemetry, stop=stop)
+    task = asyncio.create_task(running)
     await sink.reached.wait()
     try:
         yield source, stop
@@ -112,11 +120,11 @@ async def test_no_document_id_key_or_header_is_shown() -> None:
     async with asked(telemetry) as http, working(records, telemetry):
         finished = {"topic": "incoming", "outcome": "dead_letter"}
         assert telemetry.registry.get_sample_value("labelstream_records_finished_total", finished) == 4
-        for path in ("/metrics", "/readyz", "/livez", f"/{CANARY}"):
+        for path in ("/", "/status", "/metrics", "/readyz", "/livez", f"/{CANARY}"):
             assert CANARY not in (await http.get(path)).text
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/status.html", "/metrics/", "/../etc/passwd", "/docs", "/openapi.json"])
 async def test_nothing_else_is_there(path: str) -> None:
     async with asked(Telemetry()) as http:
         assert (await http.get(path)).status_code in (307, 404)
@@ -124,7 +132,7 @@ async def test_nothing_else_is_there(path: str) -> None:
 
 async def test_nothing_can_be_changed_from_outside() -> None:
     async with asked(Telemetry()) as http:
-        for path in ("/livez", "/readyz", "/metrics"):
+        for path in ("/", "/status", "/livez", "/readyz", "/metrics"):
             assert (await http.post(path, content=b"x")).status_code == 405
 
 
@@ -134,9 +142,9 @@ async def test_ipv6_is_listened_on_where_it_is_asked_for() -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:  # a machine without IPv6
         with pytest.raises(Misconfigured, match="health: cannot listen on ::1:0: "):
-            await served(app(Telemetry()), health).__aenter__()
+            await served(app(Telemetry(), Messages()), health).__aenter__()
         return
-    async with served(app(Telemetry()), health) as url, httpx.AsyncClient(trust_env=False) as http:
+    async with served(app(Telemetry(), Messages()), health) as url, httpx.AsyncClient(trust_env=False) as http:
         assert url.startswith("http://[::1]:")
         assert (await http.get(f"{url}/livez")).status_code == 200
 
@@ -145,7 +153,7 @@ async def test_a_port_that_is_taken_is_said_by_its_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Misconfigured, match=rf"health: cannot listen on .*:{port}: Address already in use"):
-            async with served(app(Telemetry()), settings.Health(port=port)):
+            async with served(app(Telemetry(), Messages()), settings.Health(port=port)):
                 pass
 
 
@@ -153,7 +161,7 @@ async def test_the_port_is_free_again_when_the_block_ends_however_it_ends() -> N
     ports = []
 
     async def fail() -> None:
-        async with served(app(Telemetry()), ANY_PORT) as url:
+        async with served(app(Telemetry(), Messages()), ANY_PORT) as url:
             ports.append(httpx.URL(url).port)
             async with httpx.AsyncClient(trust_env=False) as http:
                 await http.get(f"{url}/livez")
@@ -162,5 +170,5 @@ async def test_the_port_is_free_again_when_the_block_ends_however_it_ends() -> N
     with pytest.raises(ExceptionGroup) as failed:
         await fail()
     assert failed.group_contains(ZeroDivisionError)
-    async with served(app(Telemetry()), settings.Health(port=ports[0])):
+    async with served(app(Telemetry(), Messages()), settings.Health(port=ports[0])):
         pass

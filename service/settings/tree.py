@@ -16,7 +16,7 @@ from service.settings.values import Branch, nearest
 
 
 class Health(Branch):
-    """Where `/livez`, `/readyz` and `/metrics` are answered; no document or key is ever shown there."""
+    """Where `/livez`, `/readyz`, `/metrics` and the status page (`/`) are; no document or key is ever shown there."""
 
     host: str = "127.0.0.1"
     """The address to listen on."""
