@@ -1,14 +1,23 @@
 """`labelstream check`: open everything that `run` would open, and say what was found."""
 
+import asyncio
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from service import accounts, sharing
-from service.errors import Misconfigured, Unavailable
+from service import accounts, costs, settings, sharing
+from service.dispatch import Account, Unnoted
+from service.documents import Document, Outcome, Position, Record, Refused
+from service.errors import CallFailed, Misconfigured, Unavailable
 from service.settings import Settings, Stream
 from service.streams import kafka_notes, kafka_transactions
 from service.telemetry import Telemetry
 from service.worker import check_topics
+
+_PATIENCE = 60.0
+"""Seconds that a probe document may take: jobs of one are done in a few."""
+_USUAL = 500
+"""Characters of the document whose price is told where none is sent."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +29,12 @@ class Finding:
     said: str
 
 
-async def check(settings: Settings) -> list[Finding]:
-    """Everything that was looked at, whatever was wrong with the rest. No document is sent anywhere."""
+async def check(settings: Settings, probe: str | None = None) -> list[Finding]:
+    """Everything that was looked at, whatever was wrong with the rest.
+
+    With the text of a `probe`, each account is asked to classify that one document, and it is told what was billed.
+    Without, no document is sent anywhere, and it is told what one would be billed.
+    """
     findings = [Finding("configuration", True, "every setting is valid")]
     try:
         await check_topics(settings)
@@ -34,7 +47,7 @@ async def check(settings: Settings) -> list[Finding]:
         trying = sharing.rehearse(settings.redis)
         findings.append(await _tried("redis", trying, f"{settings.redis.host} is there to share limits through"))
     for name in settings.accounts:
-        findings.append(await _account(settings, name))
+        findings += await _account(settings, name, probe)
     return findings
 
 
@@ -59,12 +72,50 @@ async def _tried(what: str, trying: Awaitable[None], said: str) -> Finding:
     return Finding(what, True, said)
 
 
-async def _account(settings: Settings, name: str) -> Finding:
+async def _account(whole: Settings, name: str, probe: str | None) -> list[Finding]:
     what = f"accounts.{name}"
     try:
-        async with accounts.opened(settings.accounts, [name], Telemetry()) as ready:
-            await accounts.probe(ready.values())
-            provider = ready[name].provider
-            return Finding(what, True, f"{what} can be asked: {provider.model}, {provider.task}")
+        async with accounts.opened(whole.accounts, [name], Telemetry()) as ready:
+            account = ready[name]
+            await accounts.probe([account])
+            said = f"{what} can be asked: {account.provider.model}, {account.provider.task}"
+            if probe is None:
+                return [Finding(what, True, said + _price(whole.accounts[name]))]
+            return [Finding(what, True, said), await _probed(whole.accounts[name], account, probe)]
     except (Misconfigured, Unavailable) as error:
-        return Finding(what, False, str(error))
+        return [Finding(what, False, str(error))]
+
+
+def _price(branch: settings.Account) -> str:
+    tariff = costs.tariff(branch)
+    if tariff.per_unit is None:
+        return ""
+    return f"; a document of {_USUAL} characters would be billed {tariff.at_most(1, _USUAL):g} at most"
+
+
+async def _probed(branch: settings.Account, account: Account, text: str) -> Finding:
+    what = f"accounts.{account.name}.probe"
+    if isinstance(branch, settings.ComprehendJobs):
+        return Finding(what, True, f"{what}: not sent, as jobs through S3 take minutes, whatever is in them")
+    now = time.time()
+    document = Document(Record(Position("probe", 0, 0), 0, None, None), "probe", text, None, now)
+    try:
+        async with asyncio.timeout(_PATIENCE), account.limits.admit(len(text)):
+            (outcome,) = await account.classify([document], Unnoted())
+    except TimeoutError:
+        told = f"there was no answer in {_PATIENCE:.0f} s, and there may be a bill for it all the same"
+        return Finding(what, False, f"{what}: {told}")
+    except CallFailed as error:
+        return Finding(what, False, f"{what}: {error}")
+    return Finding(what, not isinstance(outcome, Refused), f"{what}: {_told(outcome, account, time.time() - now)}")
+
+
+def _told(outcome: Outcome, account: Account, seconds: float) -> str:
+    if isinstance(outcome, Refused):
+        return outcome.message
+    classes = ", ".join(
+        each.name + (f" {each.score:.2f}" if each.score is not None else "") for each in outcome.classes[:3]
+    )
+    tariff = account.limits.tariff
+    bill = f"{outcome.units} units" + (f", {tariff.cost([outcome]):g}" if tariff.per_unit is not None else "")
+    return f"{classes or 'no class'}, after {seconds:.1f} s; billed are {bill}"

@@ -7,7 +7,7 @@ when it runs: whoever asks for help, or mistypes, is not to wait for Kafka's cli
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from service.simulation import play as playing
 
 T = TypeVar("T")
+Load = Callable[[], settings.Settings]
+"""Reads the configuration that a command was given, as it is now."""
 
 app = typer.Typer(
     name="labelstream",
@@ -70,25 +72,37 @@ class Scenario(StrEnum):
 def run(
     config: Config,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes of the same group, one for each core.")] = 1,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="How much is logged, whatever the configuration says.")
+    ] = None,
 ) -> None:
     """Classify the configured streams until SIGTERM or SIGINT."""
     from service import worker
     from service import workers as several
 
-    wanted = settings.load(config)
+    load = partial(_load, config, log_level)
+    wanted = load()
     logs.configure(wanted.log)
     if workers == 1:
         console.run(lambda stop: worker.work(wanted, stop))
-    elif code := console.run(lambda stop: several.supervise(wanted, workers, partial(_work, config), stop)):
+    elif code := console.run(lambda stop: several.supervise(wanted, workers, partial(_work, load), stop)):
         raise typer.Exit(code)
 
 
-def _work(config: Path, beside: "Connection", number: int) -> None:
+def _load(config: Path, log_level: LogLevel | None) -> settings.Settings:
+    """The settings of a file, with the option over them."""
+    wanted = settings.load(config)
+    if log_level is None:
+        return wanted
+    return wanted.model_copy(update={"log": wanted.log.model_copy(update={"level": log_level.value})})
+
+
+def _work(load: Load, beside: "Connection", number: int) -> None:
     """One of several workers, in a process of its own."""
     from service import workers
 
     try:
-        wanted = settings.load(config)
+        wanted = load()
         logs.configure(wanted.log)
         console.run(lambda stop: workers.work(wanted, number, beside, stop))
     except BaseException as error:  # noqa: BLE001  the outermost edge
@@ -96,13 +110,24 @@ def _work(config: Path, beside: "Connection", number: int) -> None:
 
 
 @app.command()
-def check(config: Config, as_json: console.AsJson = False) -> None:
+def check(
+    config: Config,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Have each account classify this text, and say what that was billed. Without, no document is sent, "
+            "and it is said what one would be billed.",
+        ),
+    ] = None,
+    as_json: console.AsJson = False,
+) -> None:
     """Open everything that `run` would open, ask each account whether it lets us in, and close again."""
     from service import checks
 
     wanted = settings.load(config)
     logs.configure(Log(level="error"))
-    findings = console.run_unless_interrupted(checks.check(wanted))
+    findings = console.run_unless_interrupted(checks.check(wanted, probe))
     well = all(finding.ok for finding in findings)
     if as_json:
         console.print_json({"ok": well, "checks": findings})

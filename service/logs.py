@@ -18,7 +18,10 @@ _TRACEBACK = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(sho
 
 
 class _Repeats(logging.Filter):
-    """Lets a few lines a minute of each kind through: client libraries repeat theirs by the hundred in an outage."""
+    """Lets a few lines a minute of each kind through: client libraries repeat theirs by the hundred in an outage.
+
+    The first line of its kind after that says how many were `left_out`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +31,10 @@ class _Repeats(logging.Filter):
         event = record.msg["event"] if isinstance(record.msg, dict) else record.msg
         kind, minute = (record.name, record.levelno, event), int(time.monotonic() / 60)
         since, count = self._seen.get(kind, (minute, 0))
-        count = count + 1 if since == minute else 1
+        if since != minute:
+            vars(record)["left_out"] = max(0, count - _REPEATS_PER_MINUTE)
+            count = 0
+        count += 1
         if len(self._seen) > 1000:
             self._seen.clear()
         self._seen[kind] = (minute, count)
@@ -54,7 +60,11 @@ def configure(log: Log) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _named_after_its_library],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+            processors=[
+                _with_how_many_were_left_out,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *ending,
+            ],
         )
     )
     handler.addFilter(_Repeats())
@@ -72,6 +82,12 @@ def configure(log: Log) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _with_how_many_were_left_out(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Say of a line how many of its kind were not written in the minute before."""
+    left_out = vars(event["_record"]).get("left_out", 0)
+    return {**event, "left_out": left_out} if left_out else event
 
 
 def _named_after_its_library(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

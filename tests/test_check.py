@@ -4,8 +4,10 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import httpx
 import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.commands import (
     CANARY_KEY,
@@ -66,6 +68,39 @@ def test_all_is_well_where_the_topics_are_there_and_the_accounts_let_us_in(tmp_p
         assert "accounts.served: " in said
         assert "401" in said
         assert "check key" in said
+
+
+def classified(url: str) -> float:
+    """How many documents a server has classified."""
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics", trust_env=False).text)
+    return sum(
+        each.value for family in families for each in family.samples if each.name.endswith("documents_classified_total")
+    )
+
+
+def test_a_probe_document_is_sent_only_when_asked_for_and_both_times_is_told_for_how_much(
+    tmp_path: Path, model: Path
+) -> None:
+    with serving(tmp_path, model) as (url, _), mock_broker(*TOPICS, JOBS) as bootstrap:
+        settings = tree(bootstrap, served_account(url, price={"per_unit": 0.25}), TOPICS)
+        settings["accounts"]["onsite"] = {"provider": "local", "model": str(model)}
+        without = found(checked(tmp_path, settings, "--json"))
+        assert without["accounts.served"][1].endswith("; a document of 500 characters would be billed 0.25 at most")
+        assert "billed" not in without["accounts.onsite"][1], "as it is not"
+        assert classified(url) == 0
+        run = checked(tmp_path, settings, "--json", "--probe", "the parcel number 5 has not arrived")
+        assert run.returncode == 0, run.stdout
+        findings = found(run)
+        for name, bill in (("served", "1 units, 0.25"), ("onsite", "0 units")):
+            ok, said = findings[f"accounts.{name}.probe"]
+            assert ok
+            assert said.startswith(f"accounts.{name}.probe: delivery 0.")
+            assert said.endswith(f" s; billed are {bill}")
+        assert classified(url) == 1
+
+        run = checked(tmp_path, settings, "--json", "--probe", "")
+        assert run.returncode == 1, "Azure Language refuses a text of nothing"
+        assert not found(run)["accounts.served.probe"][0]
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

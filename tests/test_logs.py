@@ -41,6 +41,21 @@ except ExceptionGroup:
 """
 
 
+def test_what_was_left_out_of_a_minute_is_told_by_the_next_line_of_its_kind() -> None:
+    said = events(
+        "import time\n"
+        "minutes = iter([0] * 30 + [60] * 30)\n"
+        "time.monotonic = lambda: next(minutes)\n"
+        "for i in range(15):\n"
+        "    log.warning('commit_failed', reason=str(i))\n"
+        "    logging.getLogger('aiokafka').error('no broker %s', i)\n"
+        "for i in range(2):\n"
+        "    log.warning('commit_failed', reason='after')\n"
+        "    logging.getLogger('aiokafka').error('no broker %s', 'after')"
+    )
+    assert [event.get("left_out") for event in said] == [None] * 20 + [5, 5, None, None]
+
+
 def test_an_event_is_one_line_of_json_with_its_time_level_and_logger() -> None:
     (event,) = events("log.info('draining', topic='incoming', batches=3, seconds=25.0)")
     assert event.pop("timestamp").endswith("Z")
