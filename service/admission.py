@@ -125,18 +125,8 @@ class Admission(Generic[C]):
         self.look_at = math.inf
         """When somebody may go who may not go now; infinite where that depends on what ends or comes."""
         self._learnt = LearntRate()
-        self._requests: tuple[Rate, ...] = (*requests, self._learnt)
-        self._documents = tuple(documents)
-        self._characters = tuple(characters)
-        self._rates = (
-            *((Held.REQUESTS, rate) for rate in self._requests),
-            *((Held.DOCUMENTS, rate) for rate in documents),
-            *((Held.CHARACTERS, rate) for rate in characters),
-        )
+        self.go_by(requests=requests, documents=documents, characters=characters)
         self._budget_is_limited = budget.is_limited
-        self.leased = (*requests, *documents, *characters)
-        """The rates that can be shared with others by slices of time."""
-        self._amounts = (*(0 for _ in requests), *(1 for _ in documents), *(2 for _ in characters))
         self._unheard = 0
         self._lost_before = -math.inf
         self._lines: dict[Stream | None, _Line[C]] = {}
@@ -147,6 +137,22 @@ class Admission(Generic[C]):
 
         self.waiting = 0
         """Calls that are waiting."""
+
+    def go_by(
+        self, *, requests: Sequence[LeasedRate], documents: Sequence[LeasedRate], characters: Sequence[LeasedRate]
+    ) -> None:
+        """Let nothing go from now on that these rates hold, or the one that is learnt."""
+        self._requests: tuple[Rate, ...] = (*requests, self._learnt)
+        self._documents = tuple(documents)
+        self._characters = tuple(characters)
+        self._rates = (
+            *((Held.REQUESTS, rate) for rate in self._requests),
+            *((Held.DOCUMENTS, rate) for rate in documents),
+            *((Held.CHARACTERS, rate) for rate in characters),
+        )
+        self.leased = (*requests, *documents, *characters)
+        """The rates that can be shared with others by slices of time."""
+        self._amounts = (*(0 for _ in requests), *(1 for _ in documents), *(2 for _ in characters))
 
     @property
     def first(self) -> C:

@@ -38,6 +38,8 @@ from service.transport import kind_of, kind_of_status
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
 _PART = 1024**2
+_MOST_CONNECTIONS = 10_001
+"""As many as `in_flight` may ever be, and one to look whether it is well."""
 _KEY = "check access_key_id and secret_access_key, or the role that this process has"
 _REGION = "check that the bucket is in the region of the ARN"
 _CLOCK = "check this machine's clock"
@@ -288,7 +290,7 @@ def _config(branch: settings.Comprehend | settings.ComprehendJobs, endpoint_url:
         http_session_cls=_Staying,
         connect_timeout=branch.connect_timeout,
         read_timeout=branch.request_timeout,
-        max_pool_connections=branch.limits.connections + 1,  # and one to look whether it is well
+        max_pool_connections=_MOST_CONNECTIONS,  # the gate lets fewer out, and how many may change
         retries={"mode": "standard", "total_max_attempts": 1},
         user_agent=f"labelstream/{version('labelstream')}",  # the SDK's own is made anew for every request
         proxies={} if on_this_machine else None,

@@ -94,7 +94,8 @@ class Breaker:
         """When the next trial may go."""
         self.silent_at = math.inf
         """When no answer will have been heard for too long; infinite where none is due, or that is known already."""
-        self._evidence = evidence
+        self.evidence = evidence
+        """What opens it; may be exchanged."""
         self._back_off = BackOff(chance)
         self._asked_from = -math.inf
         self._tried_at = math.inf
@@ -137,7 +138,7 @@ class Breaker:
                 self._close(now)
             return
         self._heard(now)
-        slow_after = self._evidence.slow_after
+        slow_after = self.evidence.slow_after
         if slow_after is not None and took > slow_after:
             self._count_failure(now)
             return
@@ -186,10 +187,10 @@ class Breaker:
             self._open(why, now)
 
     def _reason_to_open(self) -> Why | None:
-        if self._failures >= self._evidence.failures:
+        if self._failures >= self.evidence.failures:
             return Why.IN_A_ROW
         calls, failures = self._recent.counts()
-        return Why.SHARE if calls >= self._evidence.of and failures >= self._evidence.share * calls else None
+        return Why.SHARE if calls >= self.evidence.of and failures >= self.evidence.share * calls else None
 
     def _open(self, why: Why, now: float) -> None:
         self._why, self._away_since = why, now
@@ -219,7 +220,7 @@ class Breaker:
 
     def _next_wait(self, now: float) -> float:
         longest = max(LONGEST_AT_FIRST, _OF_AN_OUTAGE * (now - self._away_since))
-        return self._back_off.next(min(longest, self._evidence.longest))
+        return self._back_off.next(min(longest, self.evidence.longest))
 
 
 class _Recent:

@@ -76,7 +76,7 @@ def run(
         LogLevel | None, typer.Option(help="How much is logged, whatever the configuration says.")
     ] = None,
 ) -> None:
-    """Classify the configured streams until SIGTERM or SIGINT."""
+    """Classify the configured streams until SIGTERM or SIGINT; SIGHUP takes up routes, limits and log anew."""
     from service import worker
     from service import workers as several
 
@@ -84,7 +84,7 @@ def run(
     wanted = load()
     logs.configure(wanted.log)
     if workers == 1:
-        console.run(lambda stop: worker.work(wanted, stop))
+        console.run(lambda stop: worker.work(wanted, stop, load=load))
     elif code := console.run(lambda stop: several.supervise(wanted, workers, partial(_work, load), stop)):
         raise typer.Exit(code)
 
@@ -102,9 +102,8 @@ def _work(load: Load, beside: "Connection", number: int) -> None:
     from service import workers
 
     try:
-        wanted = load()
-        logs.configure(wanted.log)
-        console.run(lambda stop: workers.work(wanted, number, beside, stop))
+        logs.configure(load().log)
+        console.run(lambda stop: workers.work(load, number, beside, stop))
     except BaseException as error:  # noqa: BLE001  the outermost edge
         sys.exit(_ended(error))
 

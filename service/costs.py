@@ -179,6 +179,12 @@ class Budget:
         self._set_aside = max(0.0, self._set_aside - set_aside)
         self._spend(cost)
 
+    def limit(self, per_hour: float | None, per_day: float | None) -> None:
+        """Spend so much at most from now on; what has no limit gets none, and what has one keeps one."""
+        for window, limit in ((self._hour, per_hour), (self._day, per_day)):
+            window.whole = limit
+            window.share(self._share)
+
     def share(self, share: float) -> None:
         """Spend this share of it from now on, and of what is billed by the second."""
         self._pass()

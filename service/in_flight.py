@@ -94,6 +94,11 @@ class Adaptive:
         self._samples: list[tuple[int, float]] = []
         self._enough = self._samples_of_a_round()
 
+    def cap(self, most: int) -> None:
+        """Come to so many at most."""
+        self._most = most
+        self.limit = min(self.limit, most)
+
     def needed(self) -> None:
         """As `InFlight.needed`."""
         self._was_needed = True

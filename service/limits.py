@@ -69,13 +69,12 @@ class Limits:
         self.hedging = Hedging(limits.hedge) if limits.hedge is not None else None
         self._settings = limits
         self.breaker = Breaker(limits.breaker)
+        self._rates = {name: LeasedRate(each) for name, each in _quotas(limits).items()}
         self._admission: Admission[Place] = Admission(
             Adaptive(most=limits.most_in_flight) if limits.in_flight == "adaptive" else Fixed(limits.in_flight),
             Budget(tariff, limits.spend_per_hour, limits.spend_per_day, clock),
             self.breaker,
-            requests=_rates(limits.requests_per_second, (limits.requests_per_minute or 0) / 60),
-            documents=_rates(limits.documents_per_second),
-            characters=_rates(limits.characters_per_second),
+            **self._rates_by_kind(),
         )
         self.spending = Spending(self._admission.budget) if self._admission.budget.is_limited else None
         """What was spent, as it is kept with partitions; None where nobody has to know."""
@@ -164,12 +163,49 @@ class Limits:
         if (call := self._call()) is not None:
             self._admission.throttled(call, _now())
 
+    def change(self, limits: settings.Limits) -> None:
+        """Go by these limits from now on, and keep what is known: what was taken, spent and learnt.
+
+        Whose quotas they are has to stay, as does whether money is limited, and which rates are that others share.
+        """
+        before, self._settings = self._settings, limits
+        gate, now, in_flight = self._admission, _now(), self._admission.in_flight
+        self.breaker.evidence = limits.breaker
+        if limits.hedge != before.hedge:
+            self.hedging = Hedging(limits.hedge) if limits.hedge is not None else None
+        match in_flight, limits.in_flight:
+            case Adaptive(), "adaptive":
+                in_flight.cap(limits.most_in_flight)
+            case _, "adaptive":
+                gate.in_flight = Adaptive(in_flight.limit, limits.most_in_flight)
+            case Fixed(), int(number):
+                in_flight.limit = number
+            case _, int(number):
+                gate.in_flight = Fixed(number)
+        quotas = _quotas(limits)
+        self._rates = {name: self._rates.get(name) or LeasedRate(each) for name, each in quotas.items()}
+        gate.go_by(**self._rates_by_kind())
+        self._share_alike()
+        for name, each in quotas.items():
+            self._rates[name].change(each, now)
+        gate.budget.limit(limits.spend_per_hour, limits.spend_per_day)
+        gate.spent_until = 0.0
+        self._look()
+
+    def _rates_by_kind(self) -> dict[str, list[LeasedRate]]:
+        kinds = ("requests", "documents", "characters")
+        return {kind: [rate for name, rate in self._rates.items() if name.startswith(kind)] for kind in kinds}
+
     def share(self, stream: Stream, share: float) -> None:
         """This worker does so much of the stream's work: it uses the mean over streams of what the quotas are."""
         if self._settings.quotas_of == "group":
             self._shares[stream] = share
-            self._admission.share(sum(self._shares.values()) / len(self._shares))
+            self._share_alike()
             self._look()
+
+    def _share_alike(self) -> None:
+        if self._shares:
+            self._admission.share(sum(self._shares.values()) / len(self._shares))
 
     def quiet(self, seconds: float) -> None:
         """Let nothing new out for so long: the account has said that it is too much, or that it is unwell."""
@@ -359,8 +395,15 @@ _CALL: ContextVar[Place | None] = ContextVar("call", default=None)
 """The call that is being made: its requests are made by a client that knows nothing of it."""
 
 
-def _rates(*per_second: float | None) -> tuple[LeasedRate, ...]:
-    return tuple(LeasedRate(OF_A_QUOTA * rate) for rate in per_second if rate)
+def _quotas(limits: settings.Limits) -> dict[str, float]:
+    """What is used of the quotas that there are, each a second; in the order that those who share them know."""
+    told = {
+        "requests_per_second": limits.requests_per_second,
+        "requests_per_minute": (limits.requests_per_minute or 0) / 60,
+        "documents_per_second": limits.documents_per_second,
+        "characters_per_second": limits.characters_per_second,
+    }
+    return {name: OF_A_QUOTA * each for name, each in told.items() if each}
 
 
 def _now() -> float:

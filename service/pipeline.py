@@ -24,7 +24,7 @@ from service.identical import likes
 from service.ledger import Ledger, NoShelf, Resumed
 from service.offsets import Mark, Offsets, Partition, Room
 from service.reading import Reader
-from service.routing import dead_letter, route
+from service.routing import Routing, dead_letter
 from service.settings import Stream
 from service.telemetry import StreamStatistics, Telemetry
 
@@ -90,16 +90,18 @@ async def run(
     telemetry: Telemetry,
     stop: asyncio.Event,
     ledger: Ledger | None = None,
+    routing: Routing | None = None,
 ) -> None:
     """Classify the stream until its input ends or `stop` is set; what is out at a classifier then is waited for.
 
     A source that has transactions delivers exactly once, and the sink is not used; any other delivers at least once.
-    Without a ledger, a restart knows nothing of the jobs that were under way.
+    Without a ledger, a restart knows nothing of the jobs that were under way. A `routing` is for who wants to change
+    the stream's routes meanwhile.
 
     Raises an ExceptionGroup with the Misconfigured that ended it; nothing unfinished is ever committed.
     """
-    ledger = ledger or Ledger(NoShelf())
-    work = _Work(stream, source, sink, dispatcher, ledger=ledger, telemetry=telemetry, stop=stop)
+    ledger, routing = ledger or Ledger(NoShelf()), routing or Routing(stream)
+    work = _Work(stream, source, sink, dispatcher, ledger=ledger, telemetry=telemetry, stop=stop, routing=routing)
     async with source.opened(work), work.committing(), work.drained(), asyncio.TaskGroup() as under_way:
         while not stop.is_set():
             work.go_on(under_way)
@@ -125,8 +127,10 @@ class _Work:
         ledger: Ledger,
         telemetry: Telemetry,
         stop: asyncio.Event,
+        routing: Routing,
     ) -> None:
         self._stream = stream
+        self._routing = routing
         self._source = source
         self._dispatcher = dispatcher
         self._ledger = ledger
@@ -314,7 +318,7 @@ class _Work:
                 records = [document.record for document in ours.documents]
                 self.offsets.take_up(records)  # else a rebalance is over while they are published, and others repeat it
                 attempts = [ours.attempts] * len(records)
-                await self._delivery.deliver(Finished(records, ours.outcomes, attempts, route(self._stream, ours)))
+                await self._delivery.deliver(Finished(records, ours.outcomes, attempts, self._routing.route(ours)))
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
         """See by a trial whether the dead-letter limit still holds."""

@@ -110,6 +110,13 @@ class LeasedRate(Rate):
         self._share = share
         self.per_second = self._whole if self.is_leased else share * self._whole
 
+    def change(self, per_second: float, now: float) -> None:
+        """Serve so much from now on; what is not paid off yet is paid off at that rate."""
+        before, self._whole = self.per_second, per_second
+        self.share(self._share)
+        if now < self.free_at < math.inf:
+            self.free_at = now + (self.free_at - now) * before / self.per_second
+
     def wants(self, amount: float, now: float) -> float:
         """Seconds of the whole rate that are to be asked for, so that so much more may go."""
         left = sum(max(0.0, end - max(begin, now)) for begin, end in self._slices)

@@ -55,6 +55,17 @@ class Message(NamedTuple):
         return any(name == "labelstream-error-type" for name, _ in self.headers)
 
 
+class Routing:
+    """How a stream's answers are routed just now; its `stream` may be exchanged for one with other routes."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def route(self, answer: Answer) -> list[Message]:
+        """As the function of that name."""
+        return route(self.stream, answer)
+
+
 def route(stream: Stream, answer: Answer) -> list[Message]:
     """The messages for every document of an answer, in order."""
     messages: list[Message] = []

@@ -11,6 +11,8 @@ from service.dispatch import Dispatcher
 from service.errors import Misconfigured
 from service.ledger import Ledger, NoShelf
 from service.process import settle_memory
+from service.reload import Reloading, at_each_hangup
+from service.routing import Routing
 from service.settings import Kafka, Settings, Stream
 from service.streams import kafka, kafka_notes, kafka_sink, kafka_transactions
 from service.telemetry import Telemetry
@@ -18,8 +20,15 @@ from service.telemetry import Telemetry
 log = structlog.get_logger(__name__)
 
 
-async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
+async def work(
+    settings: Settings,
+    stop: asyncio.Event,
+    started: Callable[[str], None] = lambda _: None,
+    load: Callable[[], Settings] | None = None,
+) -> None:
     """Run the streams until `stop` is set; `started` is told the health URL once all is open.
+
+    What `load` gives at a SIGHUP takes the place of the settings, as far as that is safe.
 
     Raises (in an ExceptionGroup, or alone) Misconfigured or Unavailable, naming the setting.
     """
@@ -35,8 +44,12 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
         await check_topics(settings)
         for stream in settings.streams:
             await accounts.probe(ready[name] for name in stream.classify_with)
+        routings = {stream.name: Routing(stream) for stream in settings.streams}
         async with asyncio.TaskGroup() as streams:
-            lag = streams.create_task(telemetry.watch_event_loop())
+            beside = [streams.create_task(telemetry.watch_event_loop())]
+            if load is not None:
+                reloading = Reloading(settings, load, routings, ready, check_topics)
+                beside.append(streams.create_task(at_each_hangup(reloading.reload, stop)))
             running = [
                 streams.create_task(
                     pipeline.run(
@@ -49,6 +62,7 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
                         telemetry=telemetry,
                         stop=stop,
                         ledger=_ledger(settings, stream, sink),
+                        routing=routings[stream.name],
                     )
                 )
                 for stream in settings.streams
@@ -57,7 +71,8 @@ async def work(settings: Settings, stop: asyncio.Event, started: Callable[[str],
             log.info("started", streams=[stream.name for stream in settings.streams], health=url)
             started(url)
             await asyncio.wait(running)
-            lag.cancel()
+            for task in beside:
+                task.cancel()
     log.info("stopped")
 
 

@@ -11,11 +11,13 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 
 import structlog
 
 from service import health, messages, worker
+from service.reload import at_each_hangup
 from service.settings import Health, Settings
 
 _FIRST_WAIT, _LONGEST_WAIT, _WELL = 1.0, 30.0, 60.0
@@ -39,11 +41,20 @@ async def supervise(settings: Settings, count: int, target: Target, stop: asynci
         _told_to_end(workers, stop),
         asyncio.TaskGroup() as keeping,
     ):
+        passing_on = keeping.create_task(at_each_hangup(partial(_reload, workers), stop))
         kept = [keeping.create_task(first.keep(stop))]
         await first.has_started_or_ended.wait()  # what is wrong with the settings is to be told once
         kept += [keeping.create_task(each.keep(stop)) for each in others]
         log.info("workers_started", workers=count, health=url)
+        await asyncio.wait(kept)
+        passing_on.cancel()
     return max(task.result() for task in kept)
+
+
+async def _reload(workers: Sequence["_Worker"]) -> None:
+    """Have each worker take up its configuration anew."""
+    for each in workers:
+        each.reload()
 
 
 @asynccontextmanager
@@ -79,6 +90,7 @@ class _Worker:
         self._number = number
         self._target = target
         self._process: multiprocessing.process.BaseProcess | None = None
+        self._is_to_reload = False
 
     async def keep(self, stop: asyncio.Event) -> int:
         """Have it run, again where it is killed; gives the exit code with which it ends by itself, and sets `stop`."""
@@ -107,6 +119,7 @@ class _Worker:
         ours, theirs = _spawning.Pipe()
         process = self._process = _spawning.Process(target=self._target, args=(theirs, self._number))
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is this process's to act on
+        self._is_to_reload = False
         process.start()
         signal.signal(signal.SIGINT, handler)
         theirs.close()
@@ -116,6 +129,8 @@ class _Worker:
             with suppress(EOFError, OSError):
                 self.url = ours.recv()
                 self.has_started_or_ended.set()
+                if self._is_to_reload:
+                    self.reload()
 
         loop.add_reader(ours.fileno(), told)
         loop.add_reader(process.sentinel, over.set)
@@ -129,6 +144,12 @@ class _Worker:
         process.join()
         return process.exitcode or 0
 
+    def reload(self) -> None:
+        """Have it take up its configuration anew, once it has started: before, that would end it."""
+        self._is_to_reload = self.url is None
+        if self.url is not None and self._process is not None and self._process.pid is not None:
+            os.kill(self._process.pid, signal.SIGHUP)
+
     def end(self) -> None:
         """Ask it to finish what is out, and to end."""
         if self._process is not None and self._process.is_alive():
@@ -141,12 +162,16 @@ class _Worker:
             self._process.kill()
 
 
-async def work(settings: Settings, number: int, beside: Connection, stop: asyncio.Event) -> None:
+async def work(load: Callable[[], Settings], number: int, beside: Connection, stop: asyncio.Event) -> None:
     """What one of several workers does: as `worker.work`, until `stop` is set or nobody is beside it any more."""
     os.setpgid(0, 0)  # Ctrl-C reaches all of a terminal's group: it is passed on as one signal
     asyncio.get_running_loop().add_reader(beside.fileno(), stop.set)  # nothing is sent: it can only have closed
     structlog.contextvars.bind_contextvars(worker=str(number))
-    await worker.work(_of_worker(settings, number), stop, beside.send)
+
+    def mine() -> Settings:
+        return _of_worker(load(), number)
+
+    await worker.work(mine(), stop, beside.send, mine)
 
 
 def _of_worker(settings: Settings, number: int) -> Settings:

@@ -2,6 +2,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -454,3 +455,96 @@ async def test_it_ends_when_the_money_is_spent_if_that_is_wanted() -> None:
         async with gate.admit(0, 1):
             pytest.fail("there is no money")
     assert gate.statistics().waiting == 0
+
+
+def changed(gate: Limits, **values: float | str) -> None:
+    gate.change(settings.Limits.model_validate(values))
+
+
+@virtual_time
+async def test_a_rate_that_is_changed_holds_what_waits_already_and_gives_no_burst() -> None:
+    gate = limits(requests_per_minute=1)
+    went = list[float]()
+
+    async def call() -> None:
+        async with gate.admit(1):
+            went.append(now())
+
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(4):
+            calls.create_task(call())
+        await asyncio.sleep(1)
+        assert len(went) == 1
+        changed(gate, requests_per_minute=60)
+        await asyncio.sleep(0)
+        assert len(went) == 1, "the one that went is paid off first, at the new rate"
+    gaps = [after - before for before, after in pairwise(went)]
+    assert gaps == pytest.approx([1 + (60 / OF_A_QUOTA - 1) / 60, *[1 / OF_A_QUOTA] * 2], abs=0.01)
+
+
+@virtual_time
+async def test_a_rate_comes_and_goes_with_the_share_that_is_ours() -> None:
+    gate, stream = limits(in_flight=100), Stream()
+    gate.share(stream, 0.5)
+
+    async def calls() -> None:
+        for _ in range(5):
+            async with gate.admit(1):
+                pass
+
+    with takes(0):
+        await calls()
+    changed(gate, in_flight=100, documents_per_second=2)
+    with takes(4 / OF_A_QUOTA - TICK):
+        await calls()
+    changed(gate, in_flight=100)
+    with takes(0):
+        await calls()
+
+
+@virtual_time
+async def test_calls_that_wait_go_as_soon_as_more_may_be_out_and_none_is_broken_off_when_fewer() -> None:
+    gate, out = limits(in_flight=1), 0
+
+    async def call() -> None:
+        nonlocal out
+        async with gate.admit(1):
+            out += 1
+            await asyncio.sleep(10)
+            out -= 1
+
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(8):
+            calls.create_task(call())
+        await asyncio.sleep(1)
+        assert out == 1
+        changed(gate, in_flight=4)
+        await asyncio.sleep(0)
+        assert out == 4
+        changed(gate, in_flight=2)
+        await asyncio.sleep(1)
+        assert out == 4
+        await asyncio.sleep(9.5)
+        assert out == 2
+        changed(gate, in_flight="adaptive", most_in_flight=3)
+        assert gate.statistics().in_flight_limit == 2, "it begins with what there was"
+
+
+@virtual_time
+async def test_money_is_limited_anew_and_what_was_spent_counts() -> None:
+    gate = Limits(settings.Limits(spend_per_day=10), Tariff(per_unit=1.0, least_units=1), clock=now)
+    async with gate.admit(1):
+        gate.answered([Classified((), units=9)])
+    changed(gate, spend_per_day=9)
+
+    async def call() -> None:
+        async with gate.admit(1):
+            pass
+
+    waiting = asyncio.create_task(call())
+    await asyncio.sleep(5)
+    assert not waiting.done()
+    changed(gate, spend_per_day=20)
+    await waiting
+    assert now() < 10
+    assert gate.statistics().spent.day == 9
