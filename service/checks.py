@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from service import accounts, costs, settings, sharing
+from service import accounts, costs, settings, sharing, tracing
 from service.dispatch import Account, Unnoted
 from service.documents import Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, Misconfigured, Unavailable
@@ -46,6 +46,9 @@ async def check(settings: Settings, probe: str | None = None) -> list[Finding]:
     if settings.redis is not None:
         trying = sharing.rehearse(settings.redis)
         findings.append(await _tried("redis", trying, f"{settings.redis.host} is there to share limits through"))
+    if settings.tracing is not None:
+        trying = tracing.rehearse(settings.tracing)
+        findings.append(await _tried("tracing", trying, f"spans would go to {settings.tracing.endpoint}"))
     for name in settings.accounts:
         findings += await _account(settings, name, probe)
     return findings

@@ -185,7 +185,10 @@ class Account:
 
     async def classify(self, documents: Sequence[Document], notes: JobNotes) -> list[Outcome]:
         """One outcome for each document; errors as in `service.errors`, and the account takes note of them."""
-        return await self._attended(self._ask(documents, notes))
+        if (tracing := self.telemetry.tracing) is None:
+            return await self._attended(self._ask(documents, notes))
+        with tracing.call(self.name, self.kind, documents):
+            return await self._attended(self._ask(documents, notes))
 
     async def resume(self, job: Job, documents: Mapping[int, Document]) -> list[Outcome]:
         """The same for documents of a job that was submitted in an earlier life, by their numbers in it."""

@@ -23,7 +23,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -111,6 +111,8 @@ def app(telemetry: Telemetry, messages: Messages) -> Starlette:
     )
 
 
+_WITH_EXAMPLES = "application/openmetrics-text; version=1.0.0"
+"""The format in which metrics have the traces that are examples of them."""
 _SILENCE = 5.0
 """Seconds in which a worker is to say how it is."""
 
@@ -130,12 +132,12 @@ def app_of_workers(workers: Sequence[Watched], messages: Messages) -> Starlette:
     each, with the label `worker`; the status page adds them up.
     """
 
-    async def asked(path: str) -> dict[str, httpx.Response | None]:
+    async def asked(path: str, accept: str = "*/*") -> dict[str, httpx.Response | None]:
         async with httpx.AsyncClient(timeout=_SILENCE, trust_env=False) as http:
 
             async def answer(url: str | None) -> httpx.Response | None:
                 with contextlib.suppress(httpx.HTTPError):
-                    return await http.get(url + path) if url is not None else None
+                    return await http.get(url + path, headers={"accept": accept}) if url is not None else None
                 return None
 
             answers = await asyncio.gather(*(answer(each.url) for each in workers))
@@ -153,7 +155,8 @@ def app_of_workers(workers: Sequence[Watched], messages: Messages) -> Starlette:
         return JSONResponse({"ready": ready, "workers": workers}, 200 if ready else 503)
 
     async def collected() -> "WorkersCollector":
-        pages = {name: answer.text for name, answer in (await asked("/metrics")).items() if answer is not None}
+        answers = await asked("/metrics", _WITH_EXAMPLES)
+        pages = {name: answer.text for name, answer in answers.items() if answer is not None}
         return WorkersCollector(workers, pages)
 
     async def metrics(request: Request) -> Response:
@@ -197,10 +200,11 @@ class WorkersCollector(Collector):
             restarts.add_metric([each.name], each.restarts)
         families: dict[str, Metric] = {}
         for name, page in self._pages.items():
-            for family in text_string_to_metric_families(page):
+            for family in text_string_to_metric_families(page):  # type: ignore[no-untyped-call]
                 known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
-                    known.add_sample(sample.name, {"worker": name, **sample.labels}, sample.value)
+                    labels = {"worker": name, **sample.labels}
+                    known.add_sample(sample.name, labels, sample.value, exemplar=sample.exemplar)
         yield from (up, restarts, *families.values())
 
 

@@ -1,20 +1,27 @@
 """Histograms for the hot path: observed by one thread, so without the locks that make prometheus_client's dear."""
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
+
+_LONGEST = 100
+"""Characters of an id: all labels of an exemplar have 128 in OpenMetrics, or the whole page fails."""
 
 
 class Observed:
     """The observations under one set of label values."""
 
-    __slots__ = ("_bounds", "counts", "total")
+    __slots__ = ("_bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
+        self.exemplars: dict[int, Exemplar] = {}
+        """The last example of each bucket that has one."""
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
@@ -22,6 +29,11 @@ class Observed:
         """Count a value in the first bucket that it does not exceed."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
+
+    def exemplify(self, value: float, trace_id: str) -> None:
+        """Have the trace of that id be the example of a value that was observed."""
+        labels = {"trace_id": trace_id[:_LONGEST]}
+        self.exemplars[bisect_left(self._bounds, value)] = Exemplar(labels, value, time.time())
 
     def observe_all(self, values: Sequence[float]) -> None:
         """Count each value, as `observe` does."""
@@ -60,9 +72,11 @@ class Histogram(Collector):
         """The family as it stands."""
         family = HistogramMetricFamily(self._name, self._meaning, labels=self._labels)
         for values, child in self._children.items():
-            buckets, count = [], 0
-            for bound, counted in zip((*self._bounds, float("inf")), child.counts, strict=True):
+            buckets, count = list[tuple[str, float] | tuple[str, float, Exemplar]](), 0
+            for i, (bound, counted) in enumerate(zip((*self._bounds, float("inf")), child.counts, strict=True)):
                 count += counted
-                buckets.append((str(floatToGoString(bound)), float(count)))  # type: ignore[no-untyped-call]
+                name = str(floatToGoString(bound))  # type: ignore[no-untyped-call]
+                exemplar = child.exemplars.get(i)
+                buckets.append((name, float(count)) if exemplar is None else (name, float(count), exemplar))
             family.add_metric(values, buckets, child.total)
         return [family]

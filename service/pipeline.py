@@ -100,7 +100,7 @@ async def run(
 
     Raises an ExceptionGroup with the Misconfigured that ended it; nothing unfinished is ever committed.
     """
-    ledger, routing = ledger or Ledger(NoShelf()), routing or Routing(stream)
+    ledger, routing = ledger or Ledger(NoShelf()), routing or Routing(stream, telemetry.tracing)
     work = _Work(stream, source, sink, dispatcher, ledger=ledger, telemetry=telemetry, stop=stop, routing=routing)
     async with source.opened(work), work.committing(), work.drained(), asyncio.TaskGroup() as under_way:
         while not stop.is_set():
@@ -139,6 +139,7 @@ class _Work:
         self._batches: dict[Batch, asyncio.Task[None]] = {}
         self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)
+        self._tracing = telemetry.tracing
         documents = min(stream.batch.documents, dispatcher.most.documents)
         characters = min(stream.batch.characters, dispatcher.most.characters)
         self.worthwhile = max(documents, stream.capacity.documents // 20)  # a poll costs as much as two documents
@@ -254,6 +255,8 @@ class _Work:
         self._telemetry.abandoned(len(documents))
 
     def _begin(self, batch: Batch, settling: Coroutine[None, None, None], under_way: asyncio.TaskGroup) -> None:
+        if self._tracing is not None:
+            self._tracing.begin(self._stream, batch.documents)
         task = self._batches[batch] = under_way.create_task(settling)
         task.add_done_callback(partial(self._done, batch))
 
@@ -319,6 +322,7 @@ class _Work:
                 self.offsets.take_up(records)  # else a rebalance is over while they are published, and others repeat it
                 attempts = [ours.attempts] * len(records)
                 await self._delivery.deliver(Finished(records, ours.outcomes, attempts, self._routing.route(ours)))
+                self._telemetry.published(records, ours.outcomes, ours.account.name)
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
         """See by a trial whether the dead-letter limit still holds."""
@@ -379,6 +383,8 @@ class _Work:
 
     def _done(self, batch: Batch, _task: asyncio.Task[None]) -> None:
         del self._batches[batch]
+        if self._tracing is not None:
+            self._tracing.leave(batch.documents)
         if batch is self._trial:
             self._trial = None
         if left := self.offsets.owned([document.record for document in batch.documents]):

@@ -11,6 +11,7 @@ from orjson import dumps as _json
 from service.dispatch import Answer
 from service.documents import Classified, Document, Headers, Position, Record, Refused
 from service.settings import Route, Stream
+from service.tracing import Tracing
 
 _OURS = "labelstream-"
 """What our headers begin with. Those of an earlier time round would say of a result that it is a dead letter."""
@@ -58,16 +59,17 @@ class Message(NamedTuple):
 class Routing:
     """How a stream's answers are routed just now; its `stream` may be exchanged for one with other routes."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, tracing: Tracing | None = None) -> None:
         self.stream = stream
+        self._tracing = tracing
 
     def route(self, answer: Answer) -> list[Message]:
         """As the function of that name."""
-        return route(self.stream, answer)
+        return route(self.stream, answer, self._tracing)
 
 
-def route(stream: Stream, answer: Answer) -> list[Message]:
-    """The messages for every document of an answer, in order."""
+def route(stream: Stream, answer: Answer, tracing: Tracing | None = None) -> list[Message]:
+    """The messages for every document of an answer, in order; with `tracing`, results go on with the trace."""
     messages: list[Message] = []
     form = _Form(stream, answer)
     for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
@@ -78,6 +80,8 @@ def route(stream: Stream, answer: Answer) -> list[Message]:
         value = form.filled(document, outcome)
         headers = [header for header in record.headers if not header[0].startswith(_OURS)]
         headers.append(("labelstream-id", f"{stream.name}:{record.position}".encode()))
+        if tracing is not None:
+            headers = tracing.continued(record, headers)
         for topic in _targets(stream, outcome):
             messages.append(Message(topic, record.key, value, headers, record.position))  # noqa: PERF401  mostly one
     return messages

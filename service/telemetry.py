@@ -24,6 +24,7 @@ from service.documents import AnsweredFrom, Classified, Outcome, Reason, Record,
 from service.histograms import Histogram, Observed
 from service.limits import LimitsStatistics
 from service.offsets import OffsetsStatistics, Partition
+from service.tracing import Tracing
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -90,6 +91,7 @@ class StreamTelemetry:
     def __init__(self, telemetry: "Telemetry", topic: str) -> None:
         self._topic = topic
         self._consumed = telemetry.records_consumed.labels(topic)
+        self._tracing = telemetry.tracing
         self._finished = {
             outcome: telemetry.records_finished.labels(topic, outcome)
             for outcome in ("classified", "dead_letter", "skipped")
@@ -159,6 +161,14 @@ class StreamTelemetry:
         for name, count in best.items():
             (self._label.get(name) or self._new_label(name)).inc(count)
 
+    def published(self, records: Iterable[Record], outcomes: Iterable[Outcome], account: str) -> None:
+        """Outcomes by that account were published: those that are traced are examples of how long that takes."""
+        if self._tracing is None:
+            return
+        for record, trace_id in self._tracing.finish(records, outcomes, account):
+            if record.timestamp > 0:
+                self._end_to_end.exemplify(max(0.0, time.time() - record.timestamp / 1000), trace_id)
+
     def committed(self, result: Literal["committed", "fenced", "failed"], seconds: float) -> None:
         """A commit ended so, after so long."""
         self._commits[result].inc()
@@ -180,6 +190,7 @@ class AccountTelemetry:
 
     def __init__(self, telemetry: "Telemetry", account: str, provider: str) -> None:
         self._names = (account, provider)
+        self.tracing = telemetry.tracing
         self._requests = telemetry.request_duration
         self._request: dict[tuple[str, str], Observed] = {}
         self._errors = telemetry.errors
@@ -202,6 +213,8 @@ class AccountTelemetry:
         if child is None:
             child = self._request[operation, outcome] = self._requests.labels(*self._names, operation, outcome)
         child.observe(seconds)
+        if self.tracing is not None and (trace_id := self.tracing.current()) is not None:
+            child.exemplify(seconds, trace_id)
 
     def error(self, operation: str, error_type: ErrorType) -> None:
         """Something failed, and this is its kind."""
@@ -263,9 +276,10 @@ class SharingTelemetry:
 
 
 class Telemetry(Collector):
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process, in a registry of their own, and what traces, if anything does."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self.tracing = tracing
         self.registry = registry = CollectorRegistry()
         self._streams: list[Callable[[], StreamStatistics]] = []
         self._accounts: list[Callable[[], AccountStatistics]] = []

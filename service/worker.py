@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from service import accounts, health, messages, pipeline, sharing
+from service import accounts, health, messages, pipeline, sharing, tracing
 from service.delivery import Sink
 from service.dispatch import Dispatcher
 from service.errors import Misconfigured
@@ -32,7 +32,17 @@ async def work(
 
     Raises (in an ExceptionGroup, or alone) Misconfigured or Unavailable, naming the setting.
     """
-    telemetry = Telemetry()
+    async with tracing.opened(settings.tracing) as traced:
+        await _work(settings, Telemetry(traced), stop, started, load)
+
+
+async def _work(
+    settings: Settings,
+    telemetry: Telemetry,
+    stop: asyncio.Event,
+    started: Callable[[str], None],
+    load: Callable[[], Settings] | None,
+) -> None:
     names = [name for stream in settings.streams for name in stream.classify_with]
     async with (
         messages.kept() as last,
@@ -44,7 +54,7 @@ async def work(
         await check_topics(settings)
         for stream in settings.streams:
             await accounts.probe(ready[name] for name in stream.classify_with)
-        routings = {stream.name: Routing(stream) for stream in settings.streams}
+        routings = {stream.name: Routing(stream, telemetry.tracing) for stream in settings.streams}
         async with asyncio.TaskGroup() as streams:
             beside = [streams.create_task(telemetry.watch_event_loop())]
             if load is not None:

@@ -76,6 +76,32 @@ async def _status(workers: list[Told]) -> Mapping[str, Any]:
         return said
 
 
+async def test_what_several_workers_have_in_common_is_the_format_with_examples() -> None:
+    telemetry = Telemetry()
+    requests = telemetry.request_duration.labels("azure", "fake", "submit", "2xx")
+    requests.observe(0.02)
+    requests.exemplify(0.02, "0af7651916cd43dd8448eb211c80319c")
+    async with (
+        served(app(telemetry, Messages()), ANY_PORT) as url,
+        served(app_of_workers([Told("0", url)], Messages()), ANY_PORT) as both,
+        httpx.AsyncClient(base_url=both, trust_env=False) as http,
+    ):
+        plain = (await http.get("/metrics")).text
+        opened = (await http.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})).text
+        alone = (await http.get(f"{url}/metrics")).text
+    bucket = re.compile(
+        r'^labelstream_provider_request_duration_seconds_bucket{.*le="0.025".*worker="0".*} 1.0(.*)$', re.MULTILINE
+    )
+    assert bucket.findall(plain) == [""]
+    (example,) = bucket.findall(opened)
+    assert example.startswith(' # {trace_id="0af7651916cd43dd8448eb211c80319c"} 0.02')
+    assert _names(alone) < _names(plain) == _names(opened)
+
+
+def _names(page: str) -> set[str]:
+    return {line.split("{")[0].split()[0] for line in page.splitlines() if not line.startswith("#")}
+
+
 async def test_the_page_takes_nothing_from_elsewhere_and_runs_its_own_script_only() -> None:
     async with asked(Telemetry()) as http:
         page = await http.get("/")

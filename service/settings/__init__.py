@@ -12,6 +12,7 @@ from service.settings.limits import Breaker, Hedge, Limits, Price
 from service.settings.reading import load, parse
 from service.settings.redis import Redis
 from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Route, Stream
+from service.settings.tracing import Tracing
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic, is_loopback
@@ -55,6 +56,7 @@ __all__ = [
     "Share",
     "Stream",
     "Topic",
+    "Tracing",
     "TrainingData",
     "has_jobs",
     "is_loopback",

@@ -12,6 +12,7 @@ from service.settings.accounts import Account, has_jobs
 from service.settings.kafka import Kafka
 from service.settings.redis import Redis
 from service.settings.streams import Stream
+from service.settings.tracing import Tracing
 from service.settings.values import Branch, nearest
 
 
@@ -40,6 +41,7 @@ class Settings(Branch):
     accounts: Annotated[dict[str, Account], Field(min_length=1)]
     streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
     redis: Redis | None = None
+    tracing: Tracing | None = None
     health: Health = Health()
     log: Log = Log()
 
