@@ -67,6 +67,7 @@ async def test_it_shows_what_happens_and_goes_on_showing_it() -> None:
         await expect(at.account).to_contain_text("this day12.00 of 40.00")
         at.source.add(written(4, "refund x"))
         await expect(at.stream).to_contain_text("refund25 % 1")
+        await expect(at.stream).to_contain_text("> 60 min median", ignore_case=True)  # of records of 2023
         await expect(at.verdict).to_have_text("Working.")
         assert at.complaints == []
 
