@@ -5,14 +5,14 @@ What only one kind of account needs is imported when there is one: botocore alon
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import structlog
 
 from service import costs, settings
-from service.dispatch import Account, CallProvider, JobbingProvider
+from service.dispatch import Account, CallProvider, ClassesKnown, JobbingProvider
 from service.errors import Misconfigured, Throttled, Unavailable
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
@@ -52,6 +52,11 @@ async def probe(accounts: Iterable[Account]) -> None:
             raise Misconfigured(f"accounts.{account.name}: {error}") from None
     if failures and len(failures) == len(accounts):
         raise failures[0]
+
+
+def classes(account: Account) -> Sequence[str] | None:
+    """The classes that an account may give, where it can tell."""
+    return account.provider.classes if isinstance(account.provider, ClassesKnown) else None
 
 
 async def _open(name: str, branch: settings.Account, telemetry: Telemetry, stack: AsyncExitStack) -> Account:

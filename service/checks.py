@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service import accounts, costs, settings, sharing, tracing
 from service.dispatch import Account, Unnoted
 from service.documents import Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, Misconfigured, Unavailable
+from service.rules import Rules, check_classes
 from service.settings import Settings, Stream
 from service.streams import kafka_notes, kafka_transactions
 from service.telemetry import Telemetry
@@ -49,9 +50,22 @@ async def check(settings: Settings, probe: str | None = None) -> list[Finding]:
     if settings.tracing is not None:
         trying = tracing.rehearse(settings.tracing)
         findings.append(await _tried("tracing", trying, f"spans would go to {settings.tracing.endpoint}"))
+    classes = dict[str, Sequence[str] | None]()
     for name in settings.accounts:
-        findings += await _account(settings, name, probe)
+        found, classes[name] = await _account(settings, name, probe)
+        findings += found
+    findings += [_routes(stream, classes) for stream in settings.streams if stream.routes]
     return findings
+
+
+def _routes(stream: Stream, classes: Mapping[str, Sequence[str] | None]) -> Finding:
+    what = f"streams.{stream.name}.routes"
+    try:
+        Rules(stream)
+        check_classes(stream, [classes[name] for name in stream.classify_with])
+    except Misconfigured as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True, f"each of the {len(stream.routes)} routes of {stream.name} can be met")
 
 
 async def _stream(settings: Settings, stream: Stream) -> list[Finding]:
@@ -75,18 +89,19 @@ async def _tried(what: str, trying: Awaitable[None], said: str) -> Finding:
     return Finding(what, True, said)
 
 
-async def _account(whole: Settings, name: str, probe: str | None) -> list[Finding]:
-    what = f"accounts.{name}"
+async def _account(whole: Settings, name: str, probe: str | None) -> tuple[list[Finding], Sequence[str] | None]:
+    what, classes = f"accounts.{name}", None
     try:
         async with accounts.opened(whole.accounts, [name], Telemetry()) as ready:
             account = ready[name]
+            classes = accounts.classes(account)
             await accounts.probe([account])
             said = f"{what} can be asked: {account.provider.model}, {account.provider.task}"
             if probe is None:
-                return [Finding(what, True, said + _price(whole.accounts[name]))]
-            return [Finding(what, True, said), await _probed(whole.accounts[name], account, probe)]
+                return [Finding(what, True, said + _price(whole.accounts[name]))], classes
+            return [Finding(what, True, said), await _probed(whole.accounts[name], account, probe)], classes
     except (Misconfigured, Unavailable) as error:
-        return [Finding(what, False, str(error))]
+        return [Finding(what, False, str(error))], classes
 
 
 def _price(branch: settings.Account) -> str:

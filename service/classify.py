@@ -53,6 +53,7 @@ def configured_stream(configured: settings.Settings, name: str | None) -> settin
         "output": _OUTPUT,
         "dead_letter": _DEAD_LETTERS,
         "routes": (),
+        "otherwise": (),
         "dead_letter_limit": _NO_LIMIT,
     }
     return configured.stream(name).model_copy(update=edges)

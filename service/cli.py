@@ -119,12 +119,18 @@ def check(
             "and it is said what one would be billed.",
         ),
     ] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="Only try the routes on these examples (YAML), with nothing opened.")
+    ] = None,
     as_json: console.AsJson = False,
 ) -> None:
     """Open everything that `run` would open, ask each account whether it lets us in, and close again."""
     from service import checks
 
     wanted = settings.load(config)
+    if cases is not None:
+        _try(wanted, cases, as_json=as_json)
+        return
     logs.configure(Log(level="error"))
     findings = console.run_unless_interrupted(checks.check(wanted, probe))
     well = all(finding.ok for finding in findings)
@@ -134,6 +140,26 @@ def check(
         for finding in findings:
             mark = "[green]ok[/]" if finding.ok else "[red]no[/]"
             console.out().print(f"{mark}  {escape(finding.said)}", highlight=False, soft_wrap=True)
+    if not well:
+        raise typer.Exit(1)
+
+
+def _try(wanted: settings.Settings, file: Path, *, as_json: bool) -> None:
+    """Hold routes against cases."""
+    from service import cases
+
+    tried = cases.tried(wanted, cases.cases(file))
+    well = all(each.ok for each in tried)
+    if as_json:
+        console.print_json({"ok": well, "cases": tried})
+    else:
+        table = Table("", "case", "goes to", "by", "should go to")
+        for each in tried:
+            mark = "[green]ok[/]" if each.ok else "[red]no[/]"
+            should = [*each.should, *([f"by {each.rule}"] if each.rule else ())]
+            said = [each.name, *("\n".join(part) for part in (each.to, each.rules, should))]
+            table.add_row(mark, *map(escape, said))
+        console.out().print(table)
     if not well:
         raise typer.Exit(1)
 

@@ -113,6 +113,16 @@ class JobbingProvider(Provider, JobProvider, Protocol):
     """A classifier that answers through jobs."""
 
 
+@runtime_checkable
+class ClassesKnown(Protocol):
+    """A classifier that can tell beforehand which classes it may give."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """All of them."""
+        ...
+
+
 class JobNotes(Protocol):
     """Where is noted which jobs are under way."""
 

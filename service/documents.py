@@ -40,7 +40,8 @@ class Record(NamedTuple):
 class Document(NamedTuple):
     """A record whose text has been found; `id` is the user's own and need not be unique, `read_at` is Unix time.
 
-    `part` is 0 where that is its whole text, else which part of it, from 1 on.
+    `part` is 0 where that is its whole text, else which part of it, from 1 on. `fields` is what the record has at each
+    of the pointers that routes ask for: the scalar there, or those of a list there, or nothing.
     """
 
     record: Record
@@ -49,6 +50,7 @@ class Document(NamedTuple):
     language: str | None
     read_at: float
     part: int = 0
+    fields: tuple[tuple[object, ...], ...] = ()
 
 
 def bytes_of(text: str) -> int:

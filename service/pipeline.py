@@ -25,6 +25,7 @@ from service.ledger import Ledger, NoShelf, Resumed
 from service.offsets import Mark, Offsets, Partition, Room
 from service.reading import Reader
 from service.routing import Routing, dead_letter
+from service.rules import Rules
 from service.settings import Stream
 from service.telemetry import StreamStatistics, Telemetry
 
@@ -100,7 +101,7 @@ async def run(
 
     Raises an ExceptionGroup with the Misconfigured that ended it; nothing unfinished is ever committed.
     """
-    ledger, routing = ledger or Ledger(NoShelf()), routing or Routing(stream, telemetry.tracing)
+    ledger, routing = ledger or Ledger(NoShelf()), routing or Routing(Rules(stream), telemetry.tracing)
     work = _Work(stream, source, sink, dispatcher, ledger=ledger, telemetry=telemetry, stop=stop, routing=routing)
     async with source.opened(work), work.committing(), work.drained(), asyncio.TaskGroup() as under_way:
         while not stop.is_set():
@@ -135,7 +136,7 @@ class _Work:
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._stop = stop
-        self._reader = Reader(stream.document, dispatcher.too_long)
+        self._reader = Reader(stream.document, dispatcher.too_long, stream.fields_asked)
         self._batches: dict[Batch, asyncio.Task[None]] = {}
         self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)

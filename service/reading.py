@@ -1,7 +1,7 @@
 """A record becomes a document: its text is found, or it is refused with the reason. Pure."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -9,15 +9,19 @@ from service.documents import Document, Reason, Record, Refused
 from service.settings import Fields
 
 _MISSING = object()
+_MOST_OF_A_LIST = 1_000
 
 
 class Reader:
-    """Finds documents in records as `fields` say; texts are refused where `too_long` gives the reason."""
+    """Finds documents in records as `fields` say; texts are refused where `too_long` gives the reason.
 
-    def __init__(self, fields: Fields, too_long: Callable[[str], str | None]) -> None:
+    `beside` are pointers to what else is wanted of a JSON record: a document's `fields`.
+    """
+
+    def __init__(self, fields: Fields, too_long: Callable[[str], str | None], beside: Sequence[str] = ()) -> None:
         self._most = fields.max_characters or math.inf
         self._too_long = too_long
-        self._read = self._json(fields) if fields.format == "json" else _plain
+        self._read = self._json(fields, beside) if fields.format == "json" else _plain
         self._where = " or ".join(fields.text)
 
     def read(self, record: Record, now: float) -> Document | Refused:
@@ -27,19 +31,20 @@ class Reader:
         found = self._read(record)
         if isinstance(found, Refused):
             return found
-        name, text, language = found
+        name, text, language, beside = found
         if not text or text.isspace():
             return Refused(Reason.EMPTY_TEXT, "the document's text is empty or white space")
         if len(text) > self._most:
             return Refused(Reason.TOO_LONG, f"the text has {len(text):,} characters, more than {self._most:,}")
         if (why := self._too_long(text)) is not None:
             return Refused(Reason.TOO_LONG, why)
-        return Document(record, name or str(record.position), text, language, now)
+        return Document(record, name or str(record.position), text, language, now, fields=beside)
 
-    def _json(self, fields: Fields) -> Callable[[Record], "_Found | Refused"]:
+    def _json(self, fields: Fields, beside: Sequence[str]) -> Callable[[Record], "_Found | Refused"]:
         texts = [_follow(pointer) for pointer in fields.text]
         identity = _follow(fields.id) if fields.id else _nothing
         language = _follow(fields.language) if fields.language else _nothing
+        asked = [_follow(pointer) for pointer in beside]
 
         def read(record: Record) -> "_Found | Refused":
             try:
@@ -56,17 +61,22 @@ class Reader:
             if not parts:
                 return Refused(Reason.MISSING_TEXT, f"there is no {self._where} in the record")
             spoken = language(body)
-            return _name(identity(body)), "\n".join(parts), spoken if isinstance(spoken, str) and spoken else None
+            return (
+                _name(identity(body)),
+                "\n".join(parts),
+                spoken if isinstance(spoken, str) and spoken else None,
+                tuple([_scalars(find(body)) for find in asked]) if asked else (),
+            )
 
         return read
 
 
-_Found = tuple[str | None, str, str | None]
+_Found = tuple[str | None, str, str | None, tuple[tuple[object, ...], ...]]
 
 
 def _plain(record: Record) -> _Found | Refused:
     try:
-        return None, (record.value or b"").decode(), None
+        return None, (record.value or b"").decode(), None, ()
     except UnicodeDecodeError as error:
         return Refused(Reason.UNDECODABLE, f"not UTF-8 text: {error.reason} at byte {error.start}")
 
@@ -75,6 +85,12 @@ def _name(value: object) -> str | None:
     if isinstance(value, str):
         return value or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _scalars(value: object) -> tuple[object, ...]:
+    """What may be compared with: itself, or what is in a list of it."""
+    found = value[:_MOST_OF_A_LIST] if isinstance(value, list) else [value]
+    return tuple(each for each in found if isinstance(each, str | int | float))
 
 
 def _nothing(body: object) -> object:  # noqa: ARG001  has the shape of what `_follow` gives

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import structlog
 
-from service import logs
+from service import accounts, logs
 from service.dispatch import Account
 from service.errors import Misconfigured, Unavailable
 from service.routing import Routing
+from service.rules import Rules, check_classes
 from service.settings import Branch, Settings
 
 log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ def may_change(change: Change, *, is_shared: bool) -> bool:
     """
     had_one = change.before is not None and change.after is not None
     match change.path:
-        case ("log", _) | ("streams", _, "routes"):
+        case ("log", _) | ("streams", _, "routes" | "routing" | "otherwise") | ("streams", _, "thresholds", *_):
             return True
         case ("accounts", _, "limits", "quotas_of"):
             return False
@@ -100,18 +101,32 @@ class Reloading:
             if fixed:
                 log.error("reload_refused", settings=list(map(str, fixed)), reason="these take a restart")
                 return
+            rules = self._rules(new)
             await self._check_topics(new)
         except (Misconfigured, Unavailable) as error:
             log.error("reload_failed", reason=str(error))  # noqa: TRY400  the words say where it is wrong
             return
         self._settings = new
         for stream in new.streams:
-            self._routings[stream.name].stream = stream
+            self._routings[stream.name].rules = rules[stream.name]
         for name, account in self._accounts.items():
             account.limits.change(new.accounts[name].limits)
         if any(change.path[0] == "log" for change in changed):
             logs.configure(new.log)
         log.info("reloaded", settings=list(map(str, changed)))
+
+    def _rules(self, new: Settings) -> dict[str, Rules]:
+        """The rules of each stream. Raises Misconfigured where they make no sense."""
+        made = {stream.name: Rules(stream) for stream in new.streams}
+        for stream in new.streams:
+            before = self._settings.stream(stream.name)
+            if stream.fields_asked != before.fields_asked:
+                raise Misconfigured(
+                    f"streams.{stream.name}.routes: they ask for other fields of the record than before, which"
+                    " documents that were read already do not have: that takes a restart"
+                )
+            check_classes(stream, [accounts.classes(self._accounts[name]) for name in stream.classify_with])
+        return made
 
 
 async def at_each_hangup(act: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:

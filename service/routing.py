@@ -1,6 +1,5 @@
-"""What is published for an outcome: the result, copies of it by class and score, or a dead letter. Pure."""
+"""What is published for an outcome: the result, copies of it as the rules say, or a dead letter. Pure."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -10,7 +9,8 @@ from orjson import dumps as _json
 
 from service.dispatch import Answer
 from service.documents import Classified, Document, Headers, Position, Record, Refused
-from service.settings import Route, Stream
+from service.rules import Rules
+from service.settings import Stream
 from service.tracing import Tracing
 
 _OURS = "labelstream-"
@@ -57,34 +57,32 @@ class Message(NamedTuple):
 
 
 class Routing:
-    """How a stream's answers are routed just now; its `stream` may be exchanged for one with other routes."""
+    """How a stream's answers are routed; its `rules` may be exchanged for others of the same stream."""
 
-    def __init__(self, stream: Stream, tracing: Tracing | None = None) -> None:
-        self.stream = stream
+    def __init__(self, rules: Rules, tracing: Tracing | None = None) -> None:
+        self.rules = rules
         self._tracing = tracing
 
     def route(self, answer: Answer) -> list[Message]:
-        """As the function of that name."""
-        return route(self.stream, answer, self._tracing)
-
-
-def route(stream: Stream, answer: Answer, tracing: Tracing | None = None) -> list[Message]:
-    """The messages for every document of an answer, in order; with `tracing`, results go on with the trace."""
-    messages: list[Message] = []
-    form = _Form(stream, answer)
-    for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
-        record = document.record
-        if isinstance(outcome, Refused):
-            messages.append(dead_letter(stream, record, outcome, answer.attempts))
-            continue
-        value = form.filled(document, outcome)
-        headers = [header for header in record.headers if not header[0].startswith(_OURS)]
-        headers.append(("labelstream-id", f"{stream.name}:{record.position}".encode()))
-        if tracing is not None:
-            headers = tracing.continued(record, headers)
-        for topic in _targets(stream, outcome):
-            messages.append(Message(topic, record.key, value, headers, record.position))  # noqa: PERF401  mostly one
-    return messages
+        """The messages for every document of an answer, in order; those that are traced go on with their trace."""
+        messages: list[Message] = []
+        rules, stream = self.rules, self.rules.stream
+        form = _Form(stream, answer)
+        for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
+            record = document.record
+            if isinstance(outcome, Refused):
+                messages.append(dead_letter(stream, record, outcome, answer.attempts))
+                continue
+            decision = rules.decide(document, outcome.classes)
+            value = form.filled(document, outcome, decision.told)
+            headers = [header for header in record.headers if not header[0].startswith(_OURS)]
+            headers.append(("labelstream-id", f"{stream.name}:{record.position}".encode()))
+            if self._tracing is not None:
+                headers = self._tracing.continued(record, headers)
+            messages.append(Message(stream.output, record.key, value, headers, record.position))
+            copies = [topic for topic in decision.to if topic != stream.output]
+            messages += [Message(topic, record.key, value, headers, record.position) for topic in copies]
+        return messages
 
 
 def dead_letter(stream: Stream, record: Record, refused: Refused, attempts: int = 0) -> Message:
@@ -131,30 +129,10 @@ def sent_back(stream: Stream, letter: Record) -> Message:
     return Message(stream.input, letter.key, letter.value, headers, source)
 
 
-def matches(rule: Route, outcome: Classified) -> bool:
-    """Whether a result is copied to the rule's topic. A class without a score, or a severity, has enough of it."""
-    if rule.best_below is not None:
-        best = outcome.classes[0].score if outcome.classes else 0.0
-        return best is not None and best < rule.best_below
-    return any(
-        name == rule.class_
-        and (score is None or score >= rule.at_least)
-        and (severity is None or severity >= rule.severity_at_least)
-        for name, score, severity in outcome.classes
-    )
-
-
-def _targets(stream: Stream, outcome: Classified) -> Sequence[str]:
-    if not stream.routes:
-        return (stream.output,)
-    copies = (rule.to for rule in stream.routes if matches(rule, outcome))
-    return tuple(dict.fromkeys((stream.output, *copies)))
-
-
 class _Form:
     """The results of one answer: what is alike in all of them is written once, and the rest for each document."""
 
-    __slots__ = ("_classes", "_classified_at", "_per_unit", "_source")
+    __slots__ = ("_classes", "_classified_at", "_per_unit", "_routed", "_source")
 
     def __init__(self, stream: Stream, answer: Answer) -> None:
         account, provider = answer.account, answer.account.provider
@@ -162,12 +140,13 @@ class _Form:
         names = _json(account.name), _json(account.kind), _json(provider.model)
         spared = b',"answered_from":"%b"' % answer.answered_from.encode() if answer.answered_from else b""
         self._source = b',"account":%b,"provider":%b,"model":%b%b,"source":{"topic":' % (*names, spared)
+        self._routed = b',"route":%b' if stream.routes else b"%.0b"
         self._per_unit = account.limits.tariff.per_unit
         told = _time(answer.at), answer.attempts
         self._classified_at = b'","classified_at":"%b","attempts":%d,"usage":{"characters":' % told
 
-    def filled(self, document: Document, outcome: Classified) -> bytes:
-        """The result of one document."""
+    def filled(self, document: Document, outcome: Classified, route: bytes) -> bytes:
+        """The result of one document that goes this way."""
         topic, partition, offset = document.record.position
         classes = [_class(*found) for found in outcome.classes]
         return b"".join(
@@ -178,6 +157,7 @@ class _Form:
                 b",".join(classes),
                 b'],"best":',
                 classes[0] if classes else b"null",
+                self._routed % route,
                 self._source,
                 _json(topic),
                 b',"partition":%d,"offset":%d},"received_at":"' % (partition, offset),

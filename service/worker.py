@@ -13,6 +13,7 @@ from service.ledger import Ledger, NoShelf
 from service.process import settle_memory
 from service.reload import Reloading, at_each_hangup
 from service.routing import Routing
+from service.rules import Rules, check_classes
 from service.settings import Kafka, Settings, Stream
 from service.streams import kafka, kafka_notes, kafka_sink, kafka_transactions
 from service.telemetry import Telemetry
@@ -43,6 +44,7 @@ async def _work(
     started: Callable[[str], None],
     load: Callable[[], Settings] | None,
 ) -> None:
+    rules = {stream.name: Rules(stream) for stream in settings.streams}  # what makes no sense is told at once
     names = [name for stream in settings.streams for name in stream.classify_with]
     async with (
         messages.kept() as last,
@@ -53,8 +55,9 @@ async def _work(
     ):
         await check_topics(settings)
         for stream in settings.streams:
+            check_classes(stream, [accounts.classes(ready[name]) for name in stream.classify_with])
             await accounts.probe(ready[name] for name in stream.classify_with)
-        routings = {stream.name: Routing(stream, telemetry.tracing) for stream in settings.streams}
+        routings = {name: Routing(each, telemetry.tracing) for name, each in rules.items()}
         async with asyncio.TaskGroup() as streams:
             beside = [streams.create_task(telemetry.watch_event_loop())]
             if load is not None:
@@ -112,7 +115,8 @@ async def check_topics(settings: Settings) -> None:
 
 
 def _topics(stream: Stream) -> dict[str, str]:
-    where = {route.to: f"streams.{stream.name}.routes" for route in stream.routes}
+    where = dict.fromkeys(stream.otherwise, f"streams.{stream.name}.otherwise")
+    where |= {topic: f"streams.{stream.name}.routes" for route in stream.routes for topic in route.to}
     return where | {
         stream.dead_letter: f"streams.{stream.name}.dead_letter",
         stream.output: f"streams.{stream.name}.output",

@@ -24,6 +24,7 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from service import aws, breaker, cli, dispatch, health, settings, telemetry
+from service.cases import Case
 from service.documents import AnsweredFrom, Reason
 from service.failures import Rule
 from service.providers import (
@@ -58,6 +59,8 @@ _TYPES = {
     str: "text",
     Path: "path",
     SecretStr: "secret",
+    settings.Condition: "condition",
+    Any: "anything",
 }
 _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _BYTES = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1}
@@ -117,7 +120,7 @@ def branches(
     for name, field in model.model_fields.items():
         place = f"{path}.{field.alias or name}".removeprefix(".")
         default = getattr(given, name) if isinstance(given, model) else field.default
-        if below := list(_models(field.annotation)):
+        if below := [each for each in _models(field.annotation) if not issubclass(model, each)]:
             place += _MANY.get(get_origin(field.annotation), "")
             deeper += [branches(each, place, provider, default) for each in below]
         else:
@@ -161,6 +164,8 @@ def _kind(annotation: Any, metadata: Sequence[Any]) -> str:
         return " or ".join(f"`{each}`" for each in parts)
     if origin is tuple:
         return f"list of {_kind(parts[0], ())}s"
+    if origin is dict:
+        return f"{_kind(parts[1], metadata)} by {_kind(parts[0], ())}"
     return next((noun for mark, noun in _NOUNS if mark in metadata), _TYPES[annotation]) + _bounds(metadata)
 
 
@@ -284,6 +289,7 @@ def page() -> str:
         ("## Alerts", said["alerts"] + _alerts()),
         ("## Commands", said["commands"] + _table("Exit code | Meaning", exit_codes)),
         *((f"### `{name}`", command.help + _options(command)) for name, command in commands()),
+        ("### `check --cases`", f"{said['cases']}\n\n{_keys(Case, 'cases[]')}"),
         ("## Scenarios", said["scenarios"] + _scenarios()),
         *((f"### `{place}`", _keys(form, place)) for place, form in _SCENARIO.items()),
         ("### `expect[]`", said["expect"] + _table("Key | Meaning", _expected())),
@@ -293,6 +299,7 @@ def page() -> str:
             "## Result records",
             said["results"]
             + _said("Field", "result")
+            + _said("Field where the stream has routes", "result_of_routes")
             + _said("Field of a document that was not asked for", "result_of_identical")
             + _said("Header", "result_headers"),
         ),

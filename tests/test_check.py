@@ -129,3 +129,75 @@ def test_a_configuration_that_is_wrong_is_wrong_usage(tmp_path: Path) -> None:
     run = checked(tmp_path, {"kafka": {}}, "--json")
     assert (run.returncode, run.stdout) == (2, "")
     assert "triage.yaml: kafka.bootstrap_servers: is required" in run.stderr
+
+
+CASES = """
+- {name: a bill, result: {billing: 0.93, refund: 0.04}, to: billing, rule: money}
+- {name: unsure, result: {billing: 0.31}, to: [review]}
+- {name: dear customer, result: {other: 0.9}, record: {text: hello, tier: gold}, to: vip}
+- {name: long, result: {other: 0.9}, characters: 500, language: de, headers: {form: a}, to: long}
+- {name: nothing, result: {}, to: review}
+"""
+ROUTES = [
+    {"name": "money", "class": "billing", "at_least": 0.5, "to": "billing"},
+    {"best_below": 0.5, "to": "review"},
+    {"fields": {"/tier": "gold"}, "to": "vip"},
+    {"characters_at_least": 500, "language": "de", "headers": {"form": "*"}, "to": "long"},
+]
+
+
+def tried(folder: Path, cases: str, *options: str) -> CompletedProcess[str]:
+    (folder / "cases.yaml").write_text(cases, encoding="utf-8")
+    settings = tree(NOWHERE, served_account(f"http://{NOWHERE}"), TOPICS, routes=ROUTES)
+    return checked(folder, settings, "--cases", str(folder / "cases.yaml"), *options)
+
+
+def test_routes_are_tried_on_cases_of_ones_own_with_nothing_opened(tmp_path: Path) -> None:
+    run = tried(tmp_path, CASES, "--json")
+    assert run.returncode == 0, run.stderr
+    told = orjson.loads(run.stdout)
+    assert told["ok"]
+    assert [(each["name"], each["to"], each["rules"]) for each in told["cases"]] == [
+        ("a bill", ["billing"], ["money"]),
+        ("unsure", ["review"], ["routes[1]"]),
+        ("dear customer", ["vip"], ["routes[2]"]),
+        ("long", ["long"], ["routes[3]"]),
+        ("nothing", ["review"], ["routes[1]"]),
+    ]
+
+
+def test_a_case_that_goes_elsewhere_is_told_and_fails(tmp_path: Path) -> None:
+    run = tried(tmp_path, CASES + "- {result: {billing: 0.4}, to: billing}\n- {result: {a: 1}, to: [], rule: x}\n")
+    assert run.returncode == 1
+    lines = [line for line in run.stdout.splitlines() if " no " in line]
+    assert len(lines) == 2
+    assert all(word in lines[0] for word in ("case 6", "review", "routes[1]", "billing"))
+    assert "case 7" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("cases", "complaint"),
+    [
+        ("[]", "cases.yaml: must not be empty"),
+        ("- {result: {a: 1}}", "cases.yaml: [0].to: is required"),
+        ("- {result: {a: 80}, to: x}", "cases.yaml: [0].result.a.score: Input should be less than or equal to 1"),
+        ("- {results: {a: 1}, to: x}", "cases.yaml: [0]: unknown key 'results', did you mean 'result'?"),
+        ("- {stream: posts, result: {}, to: x}", "the configuration has no stream 'posts'"),
+        ("- {result: {}, record: {body: x}, to: x}", "case 1: this record has no result, as it would become a dead"),
+    ],
+)
+def test_cases_that_make_no_sense_are_wrong_usage(tmp_path: Path, cases: str, complaint: str) -> None:
+    run = tried(tmp_path, cases)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert complaint in run.stderr
+
+
+def test_routes_that_cannot_be_followed_are_told(tmp_path: Path, model: Path) -> None:
+    routes = [{"class": "delivery", "to": "tickets.a"}, {"class": "acces", "to": "tickets.b"}]
+    with mock_broker(*TOPICS, "tickets.a", "tickets.b") as bootstrap:
+        settings = tree(bootstrap, {"provider": "local", "model": str(model)}, TOPICS, routes=routes)
+        findings = found(checked(tmp_path, settings, "--json"))
+    ok, said = findings.pop("streams.tickets.routes")
+    assert not ok
+    assert "routes[1]: no account of the stream has the class 'acces', did you mean 'access'?" in said
+    assert all(ok for ok, _ in findings.values())

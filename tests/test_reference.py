@@ -16,13 +16,14 @@ from pydantic import TypeAdapter
 from pydantic_core import PydanticUndefined
 from pydantic_settings import EnvSettingsSource
 
-from service import settings, telemetry
+from service import cases, settings, telemetry
 from service.dispatch import Account, Answer
 from service.documents import Classified, ClassScore, Document, Reason, Refused
 from service.failures import At, Rule, Then, first_that_fits
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
-from service.routing import OURS, Message, dead_letter, route
+from service.routing import OURS, Message, Routing, dead_letter
+from service.rules import Rules
 from service.server import app, comprehend
 from service.server import telemetry as server_telemetry
 from service.server.gateway import Gateway, Resource
@@ -63,10 +64,17 @@ TRIAGE_IN_FULL = re.sub(r"^( *)# ( *(?:- \{)?[a-z_]+:(?: .*)?)$", r"\1\2", TRIAG
 
 
 def configured(text: str) -> dict[tuple[str, str], object]:
-    """What a configuration says, by the path of the setting and the kind of account."""
+    """What a configuration says, by the path of the setting and the kind of account.
+
+    What is below a setting is a part of its value: the conditions of `all`, the values of `headers`.
+    """
     tree = yaml.safe_load(text)
     found: dict[tuple[str, str], object] = {}
     for path, value in leaves(tree):
+        above = [setting for setting, _ in SETTINGS if re.match(rf"{re.escape(setting)}(\[\])?\.", path)]
+        if above and not path.startswith("accounts."):
+            found[above[0], ""] = value
+            continue
         top, _, rest = path.partition(".")
         name, _, key = rest.partition(".")
         if top == "accounts":
@@ -122,7 +130,7 @@ def test_what_is_commented_out_in_the_triage_configuration_shows_the_default() -
     differing = {}
     for place, said in configured(TRIAGE_IN_FULL).items():
         setting = SETTINGS.get(place)
-        if place in live or setting is None or setting.default in {None, PydanticUndefined}:
+        if place in live or setting is None or setting.default in (None, PydanticUndefined, {}, ()):
             continue  # where there is no default, an example is shown
         kind = cast("type[Any]", Annotated[(setting.field.annotation, place, *setting.field.metadata)])
         if TypeAdapter(kind).validate_python(said) != setting.default:
@@ -138,12 +146,22 @@ def test_a_configuration_loads(file: Path, tmp_path: Path, environment: pytest.M
     settings.load(file)
 
 
+def test_the_routes_of_the_readme_do_what_its_cases_say(tmp_path: Path) -> None:
+    least, routes, examples = re.findall(r"```yaml\n(.*?)```", reference.README.read_text("utf-8"), re.DOTALL)[:3]
+    tree = yaml.safe_load(least)
+    tree["accounts"] = {"azure": {"provider": "local", "model": "models/tickets"}}
+    tree["streams"][0] |= yaml.safe_load(routes)
+    (file := tmp_path / "cases.yaml").write_text(examples, encoding="utf-8")
+    tried = cases.tried(settings.parse(tree), cases.cases(file))
+    assert [each for each in tried if not each.ok] == []
+
+
 # Records, log events, APIs
 
 
 @pytest.fixture
 def result(answer: Answer) -> Message:
-    (message,) = route(STREAM, answer)
+    (message,) = Routing(Rules(STREAM)).route(answer)
     return message
 
 
@@ -178,8 +196,16 @@ def test_the_fields_of_a_result_are_those_of_the_reference(result: Message) -> N
     assert [name for name, _ in result.headers] == list(reference.SAID["result_headers"])
 
 
+def test_what_a_result_says_of_its_route_is_that_of_the_reference(answer: Answer) -> None:
+    rules = [{"best": "refund", "to": "refunds"}, {"best_at_least": 0.5, "to": "sure"}]
+    routed = settings.Stream.model_validate({**STREAM.model_dump(exclude_unset=True), "routes": rules})
+    found = dict(leaves(json.loads(Routing(Rules(routed)).route(answer)[0].value or b"")))
+    assert [path for path in found if path.startswith("route.")] == list(reference.SAID["result_of_routes"])
+    assert [path for path in found if not path.startswith("route.")] == list(reference.SAID["result"])
+
+
 def test_the_result_of_an_identical_document_says_so_as_the_reference_tells(answer: Answer) -> None:
-    (message,) = route(STREAM, replace(answer, answered_from="cache"))
+    (message,) = Routing(Rules(STREAM)).route(replace(answer, answered_from="cache"))
     found = dict(leaves(json.loads(message.value or b"")))
     assert found.pop("answered_from") == "cache"
     assert list(reference.SAID["result_of_identical"]) == ["answered_from"]

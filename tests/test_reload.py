@@ -9,6 +9,7 @@ from service.errors import Misconfigured
 from service.limits import Limits
 from service.reload import Reloading, changes, may_change
 from service.routing import Routing
+from service.rules import Rules
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests.classifiers import FirstWord
@@ -105,7 +106,7 @@ class Running:
         self.now: Settings | Misconfigured = began
         self.missing: str | None = None
         (stream,) = began.streams
-        self.routing = Routing(stream)
+        self.routing = Routing(Rules(stream))
         self.limits = Limits(began.accounts["azure"].limits)
         account = Account("azure", "fake", FirstWord(), limits=self.limits, telemetry=Telemetry().account("azure", "x"))
         self.reloading = Reloading(began, self._load, {"t": self.routing}, {"azure": account}, self._check_topics)
@@ -129,12 +130,12 @@ async def test_what_may_change_changes_at_once() -> None:
     running = Running()
     running.now = parsed(**BOTH)
     await running.reloading.reload()
-    assert [route.to for route in running.routing.stream.routes] == ["billing"]
+    assert [route.to for route in running.routing.rules.stream.routes] == [("billing",)]
     assert running.limits.statistics().in_flight_limit == 3
     assert running.limits.statistics().spend_per_day == 5
     running.now = parsed()
     await running.reloading.reload()
-    assert running.routing.stream.routes == ()
+    assert running.routing.rules.stream.routes == ()
     assert running.limits.statistics().in_flight_limit == 16
 
 
@@ -144,6 +145,18 @@ async def test_what_may_change_changes_at_once() -> None:
         (parsed(**BOTH, kafka={"bootstrap_servers": "k:1", "group_id": "g"}), None, "reload_refused", "take a restart"),
         (Misconfigured("c.yaml: streams: is required"), None, "reload_failed", "c.yaml: streams: is required"),
         (parsed(**BOTH), "streams.t.routes: there is no topic 'billing'", "reload_failed", "no topic 'billing'"),
+        (
+            parsed(stream={"routes": [{"fields": {"/queue": ["vip"]}, "to": "vip"}]}),
+            None,
+            "reload_failed",
+            "other fields of the record",
+        ),
+        (
+            parsed(stream={"routes": [{"all": [{"class": "a", "at_least": 0.9}, {"not": {"class": "a"}}], "to": "x"}]}),
+            None,
+            "reload_failed",
+            "contradict each other",
+        ),
     ],
 )
 async def test_what_cannot_be_had_changes_nothing_and_is_said(
@@ -157,7 +170,7 @@ async def test_what_cannot_be_had_changes_nothing_and_is_said(
     (said,) = kept.last()
     assert (said.level, said.event) == ("error", event)
     assert says in said.reason
-    assert running.routing.stream.routes == ()
+    assert running.routing.rules.stream.routes == ()
     assert running.limits.statistics().in_flight_limit == 16
     running.now, running.missing = parsed(**BOTH), None
     await running.reloading.reload()

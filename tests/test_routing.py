@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from service.dispatch import Answer
 from service.documents import Classified, ClassScore, Document, Outcome, Position, Reason, Record, Refused
-from service.routing import Message, dead_letter, matches, redrives, route, sent_back
+from service.routing import Message, Routing, dead_letter, redrives, sent_back
+from service.rules import Rules
 from service.settings import Route, Stream
 from tests.classifiers import FirstWord, account
 from tests.records import record
@@ -25,6 +26,10 @@ ROUTED = STREAM.model_copy(
     }
 )
 AT = 1_795_251_600.871
+
+
+def route(stream: Stream, answered: Answer) -> list[Message]:
+    return Routing(Rules(stream)).route(answered)
 
 
 def scores(**classes: float | None) -> Classified:
@@ -171,29 +176,18 @@ def test_a_result_goes_to_the_output_and_once_to_each_topic_whose_rule_it_meets(
     assert len({message[1:3] for message in messages}) == 1, "every copy is the same"
 
 
-def test_a_rule_for_a_class_is_met_by_that_class_alone() -> None:
-    rule = Route.model_validate({"class": "billing", "to": "x"})
-    assert matches(rule, scores(billing=0.0))
-    assert not matches(rule, scores(bill=1.0))
-    assert not matches(rule, Classified(()))
-
-
 @pytest.mark.parametrize(
-    ("found", "meets"),
+    ("outcome", "said"),
     [
-        (ClassScore("Violence", None, 4), True),
-        (ClassScore("Violence", None, 6), True),
-        (ClassScore("Violence", None, 2), False),
-        (ClassScore("Violence", 0.9), True),  # without a severity a class counts as severe
-        (ClassScore("Violence", 0.7), False),
-        (ClassScore("Violence", 0.7, 6), False),
-        (ClassScore("Violence", 0.9, 2), False),
-        (ClassScore("Hate", None, 6), False),
+        (scores(refund=0.7), {"rule": "routes[1]", "to": ["billing"]}),
+        (scores(refund=0.5), {"rule": "routes[1]", "to": ["billing", "review"], "also": ["routes[2]"]}),
+        (scores(other=0.9), None),
     ],
 )
-def test_a_rule_may_ask_for_a_severity(found: ClassScore, meets: bool) -> None:
-    rule = Route.model_validate({"class": "Violence", "at_least": 0.8, "severity_at_least": 4, "to": "held"})
-    assert matches(rule, Classified((found,))) is meets
+def test_a_result_says_which_rules_it_met_and_where_its_copies_are(outcome: Classified, said: object) -> None:
+    for message in route(ROUTED, answer(outcome)):
+        assert orjson.loads(message.value or b"")["route"] == said
+    assert b'"route"' not in (route(STREAM, answer(outcome))[0].value or b"")
 
 
 def test_only_a_message_that_says_why_it_was_refused_is_a_dead_letter() -> None:

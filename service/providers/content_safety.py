@@ -49,6 +49,7 @@ class Question(Protocol):
     path: str
     longest: int
     model: str
+    names: tuple[str, ...]
     rules: tuple[Rule, ...]
 
     def body(self, text: str) -> dict[str, Any]:
@@ -77,6 +78,7 @@ class ContentSafety:
         self.characters_per_call = self.characters_per_document = self._question.longest
         self.bytes_per_call = self.bytes_per_document = 4 * self._question.longest  # only characters are counted
         self.model = self._question.model
+        self.classes = self._question.names
 
     def __repr__(self) -> str:
         return f"ContentSafety({self._resource.host!r}, {self.model!r})"
@@ -127,6 +129,7 @@ class HarmCategories:
         self.model = f"text:analyze@{settings.api_version}"
         self._version = {"api-version": settings.api_version}
         self._blocklists = settings.blocklists
+        self.names = (*(f"blocklist/{name}" for name in settings.blocklists), *settings.harm_categories)
         self._asked: dict[str, Any] = {"categories": settings.harm_categories, "outputType": settings.output_type}
         if settings.blocklists:
             halt = settings.halt_on_blocklist_hit
@@ -168,6 +171,7 @@ class CustomCategory:
 
     def __init__(self, settings: settings.ContentSafety) -> None:
         self._category = settings.category or ""
+        self.names: tuple[str, ...] = (self._category,)
         self._version = {} if settings.category_version is None else {"version": settings.category_version}
         self._api_version = {"api-version": settings.api_version}
         self.model = f"{self._category}/{settings.category_version or 'latest'}"

@@ -29,6 +29,7 @@ class Local:
         self._threads = ThreadPoolExecutor(local.threads, thread_name_prefix="model")
         self.model = f"{self._classifier.name}@{self._classifier.digest}"
         self.task = self._classifier.task
+        self.classes = self._classifier.labels
 
     async def classify(self, documents: Sequence[Document]) -> list[Outcome]:
         """One outcome for each document: in single-label classification the best five classes, else all that apply."""

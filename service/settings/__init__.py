@@ -9,13 +9,14 @@ from service.settings.amazon import Aws, ClassifierArn, Comprehend, ComprehendJo
 from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentUnderstanding, HarmCategory
 from service.settings.kafka import Kafka
 from service.settings.limits import Breaker, Hedge, Limits, Price
-from service.settings.reading import load, parse
+from service.settings.reading import load, misconfigured, parse, tree
 from service.settings.redis import Redis
-from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Route, Stream
+from service.settings.routes import Condition, Route
+from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Stream
 from service.settings.tracing import Tracing
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
-from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic, is_loopback
+from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic, Whole, is_loopback
 
 __all__ = [
     "Account",
@@ -31,6 +32,7 @@ __all__ = [
     "ClassifierArn",
     "Comprehend",
     "ComprehendJobs",
+    "Condition",
     "ContentSafety",
     "ContentUnderstanding",
     "DeadLetterLimit",
@@ -58,8 +60,11 @@ __all__ = [
     "Topic",
     "Tracing",
     "TrainingData",
+    "Whole",
     "has_jobs",
     "is_loopback",
     "load",
+    "misconfigured",
     "parse",
+    "tree",
 ]

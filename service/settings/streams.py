@@ -9,6 +9,7 @@ from pydantic import (
     model_validator,
 )
 
+from service.settings.routes import Route
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic
 
 _LONGEST_TOPIC = 249
@@ -99,30 +100,6 @@ class Capacity(Branch):
     """The most bytes of records in hand."""
 
 
-class Route(Branch):
-    """A copy of the result to another topic: when it has `class`, or its best class scores less than `best_below`."""
-
-    class_: str | None = Field(default=None, alias="class")
-    """A class that the result has; give this or `best_below`."""
-    at_least: Share = 0.0
-    """The score that `class` has at least; a class without a score counts as certain."""
-    severity_at_least: Annotated[int, Field(ge=1, le=7)] = 1
-    """The severity that `class` has at least; a class without one counts as severe."""
-    best_below: Share | None = None
-    """What the best score is below; no class at all counts as 0."""
-    to: Topic
-    """The topic that gets the copy."""
-
-    @model_validator(mode="after")
-    def _one_condition(self) -> Self:
-        if (self.class_ is None) == (self.best_below is None):
-            raise ValueError("give either class (with at_least) or best_below")
-        for name in ("at_least", "severity_at_least"):
-            if self.best_below is not None and name in self.model_fields_set:
-                raise ValueError(f"{name} goes with class, not with best_below")
-        return self
-
-
 class DeadLetterLimit(Branch):
     """When to believe that it is not the documents' fault: then they are held back instead of becoming dead letters.
 
@@ -156,6 +133,12 @@ class Stream(Branch):
     output: Topic
     """The topic that gets every result."""
     routes: tuple[Route, ...] = ()
+    routing: Literal["every_match", "first_match"] = "every_match"
+    """Whether a result is copied by every rule that it meets, or by the first of them alone."""
+    otherwise: tuple[Topic, ...] = ()
+    """The topics that get a copy of what meets no rule; one need not be a list."""
+    thresholds: dict[str, Share] = Field(default={})
+    """The score from which on a class counts, for rules that name it and for the number of labels; else 0."""
     dead_letter: Topic
     """The topic that gets documents that are themselves bad, as they came."""
     dead_letter_limit: DeadLetterLimit = DeadLetterLimit()
@@ -174,7 +157,7 @@ class Stream(Branch):
     drain: Seconds = 25.0
     """How long a stop or a rebalance waits for what is out at a classifier."""
 
-    @field_validator("classify_with", mode="before")
+    @field_validator("classify_with", "otherwise", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
@@ -185,6 +168,21 @@ class Stream(Branch):
             raise ValueError(f"jobs_topic {self.jobs_topic!r} is used for something else: it needs one of its own")
         if self.input in self.topics_written:
             raise ValueError(f"the input topic {self.input!r} is also written to: documents would go round for ever")
+        if self.dead_letter in self.topics_of_copies:
+            raise ValueError(f"the dead_letter topic {self.dead_letter!r} would also get results: route them elsewhere")
+        return self
+
+    @model_validator(mode="after")
+    def _routes_that_can_be_followed(self) -> Self:
+        names = [self.name_of_route(place) for place in range(len(self.routes))]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"routes: the name {twice.pop()!r} is given twice")
+        if "otherwise" in names:
+            raise ValueError("routes: 'otherwise' is what results say where no rule was met: call the rule differently")
+        if self.otherwise and not self.routes:
+            raise ValueError("otherwise is for what meets none of the routes, and there are none")
+        if self.document.format != "json" and self.fields_asked:
+            raise ValueError(f"routes: fields are of JSON records, and document.format is {self.document.format}")
         return self
 
     @property
@@ -199,4 +197,19 @@ class Stream(Branch):
     @property
     def topics_written(self) -> tuple[str, ...]:
         """Every topic that results, copies and dead letters go to, each once."""
-        return tuple(dict.fromkeys((self.output, *(route.to for route in self.routes), self.dead_letter)))
+        return tuple(dict.fromkeys((self.output, *self.topics_of_copies, self.dead_letter)))
+
+    @property
+    def topics_of_copies(self) -> tuple[str, ...]:
+        """Every topic that gets copies of results, each once."""
+        return tuple(dict.fromkeys((*(topic for route in self.routes for topic in route.to), *self.otherwise)))
+
+    @property
+    def fields_asked(self) -> tuple[str, ...]:
+        """The pointers into a record that the routes ask for, each once."""
+        asked = (each.fields or {} for route in self.routes for each in route.conditions())
+        return tuple(dict.fromkeys(pointer for fields in asked for pointer in fields))
+
+    def name_of_route(self, place: int) -> str:
+        """What results call the rule at this place."""
+        return self.routes[place].name or f"routes[{place}]"

@@ -38,6 +38,7 @@ Seconds = Annotated[float, _quantity(_DURATIONS, "200ms or 30s"), Field(ge=0, le
 Bytes = Annotated[int, _quantity(_SIZES, "64MiB"), Field(gt=0)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Whole = Annotated[int, Field(ge=0)]
 
 
 def is_loopback(host: str) -> bool:
