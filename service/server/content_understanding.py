@@ -43,6 +43,7 @@ from starlette.routing import Route
 from service.server import pages
 from service.server.backend import Backend
 from service.server.containers import BlobMissing
+from service.server.content_understanding_resources import NamedResources
 from service.server.content_understanding_wire import (
     BASE,
     ENCODINGS,
@@ -56,14 +57,10 @@ from service.server.content_understanding_wire import (
     invalid,
     json_body,
     likeness,
-    listed,
     moment,
-    named,
-    not_found,
     numbered,
     one_of,
     page_numbers,
-    patched,
     refused,
     shown_job,
     source_url,
@@ -73,9 +70,9 @@ from service.server.content_understanding_wire import (
     text,
 )
 from service.server.gateway import Call, Gateway, Operation, Resource, answer
-from service.server.jobs import Done, Jobs, new_id
+from service.server.jobs import Done, Jobs
 from service.server.pages import Unreadable
-from service.server.store import Change, Job, State
+from service.server.store import Job, State
 
 KIND = "content_understanding"
 VERSIONS = frozenset({"2025-05-01-preview"})
@@ -89,9 +86,9 @@ class Classifiers:
     """The operations on classifiers, over the server's state and jobs."""
 
     def __init__(self, backend: Backend, jobs: Jobs) -> None:
-        self._store = backend.store
         self._containers = backend.containers
         self._jobs = jobs
+        self._kept = NamedResources(backend.store, jobs.clock, RESOURCE, "classifier", _shown)
         self._window = backend.window(*RATE)
 
     def routes(self, gateway: Gateway) -> list[Route]:
@@ -99,17 +96,17 @@ class Classifiers:
         operation = partial(Operation, window=self._window)
         one = {
             "PUT": operation("train", self.put),
-            "GET": operation("manage", self.get),
-            "PATCH": operation("manage", self.patch),
-            "DELETE": operation("manage", self.delete),
+            "GET": operation("manage", self._kept.get),
+            "PATCH": operation("manage", self._kept.patch),
+            "DELETE": operation("manage", self._kept.delete),
         }
         classify = {"POST": operation("submit", self.classify)}
         paths = {
             f"{BASE}/classifiers/{{name}}:classify": classify,
             f"{BASE}/classifiers/{{name}}:analyze": classify,
-            f"{BASE}/classifiers/{{name}}/operations/{{operation}}": {"GET": operation("poll", self.operation)},
+            f"{BASE}/classifiers/{{name}}/operations/{{operation}}": {"GET": operation("poll", self._kept.operation)},
             f"{BASE}/classifiers/{{name}}": one,
-            f"{BASE}/classifiers": {"GET": operation("manage", self.list)},
+            f"{BASE}/classifiers": {"GET": operation("manage", self._kept.list)},
             f"{BASE}/classifierResults/{{job_id}}": {"GET": operation("poll", self.result)},
         }
         return [
@@ -119,7 +116,6 @@ class Classifiers:
 
     async def put(self, call: Call) -> Response:
         """Make a classifier, or another in its place."""
-        name = named(call)
         body = json_body(await call.body(MOST_BODY))
         made = {
             "description": text(body, "description", MOST_DESCRIPTION),
@@ -128,44 +124,11 @@ class Classifiers:
             "processingLocation": one_of(body, "processingLocation", _LOCATIONS) or _LOCATIONS[0],
             "categories": categories(body.get("categories"), "categories", MOST_CATEGORIES),
         }
-        before, now = self._store.resource(RESOURCE, name), self._jobs.clock()
-        operation = new_id()
-        kept = {**made, "created": before["created"] if before else now, "modified": now, "operation": operation}
-        await self._store.change(Change(RESOURCE, name, kept))
-        where = call.url(f"{BASE}/classifiers/{name}/operations/{operation}", f"api-version={call.version}")
-        return answer(_shown(name, kept, "creating"), 200 if before else 201, accepted(call, where))
-
-    async def operation(self, call: Call) -> Response:
-        """How the making of a classifier went."""
-        name, kept = self._known(call)
-        if call.parameter("operation") != kept["operation"]:
-            raise not_found("There is no such operation.")
-        return answer({"id": kept["operation"], "status": "Succeeded", "result": _shown(name, kept)})
-
-    async def get(self, call: Call) -> Response:
-        """Show a classifier."""
-        return answer(_shown(*self._known(call)))
-
-    async def list(self, call: Call) -> Response:
-        """Show the classifiers, page by page."""
-        return answer(listed(call, self._store.resources(RESOURCE), _shown))
-
-    async def patch(self, call: Call) -> Response:
-        """Change description and tags."""
-        name, kept = self._known(call)
-        changed = patched(kept, json_body(await call.body(MOST_BODY)), self._jobs.clock())
-        await self._store.change(Change(RESOURCE, name, changed))
-        return answer(_shown(name, changed))
-
-    async def delete(self, call: Call) -> Response:
-        """Forget a classifier."""
-        name, _ = self._known(call)
-        await self._store.change(Change(RESOURCE, name, None))
-        return Response(status_code=204)
+        return await self._kept.make(call, made)
 
     async def classify(self, call: Call) -> Response:
         """Accept a document."""
-        name, kept = self._known(call)
+        name, kept = self._kept.asked(call)
         encoding = call.query.get("stringEncoding", ENCODINGS[0])
         if encoding not in ENCODINGS:
             raise invalid(f"stringEncoding is to be one of {', '.join(ENCODINGS)}.")
@@ -185,13 +148,6 @@ class Classifiers:
         """Say how far a classification is, and what came of it."""
         job = await found_job(self._jobs, KIND, call.parameter("job_id"))
         return answer(shown_job(job, self._jobs.clock(), _result))
-
-    def _known(self, call: Call) -> tuple[str, Mapping[str, Any]]:
-        name = named(call)
-        kept = self._store.resource(RESOURCE, name)
-        if kept is None:
-            raise not_found(f"There is no classifier {name!r}.")
-        return name, kept
 
 
 def classify(job: Job, backend: Backend) -> Done:

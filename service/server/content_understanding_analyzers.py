@@ -46,6 +46,7 @@ from service.server import pages
 from service.server.backend import Backend
 from service.server.containers import BlobMissing
 from service.server.content_understanding_analysis import Given, analyzed, in_json, pages_asked
+from service.server.content_understanding_resources import NamedResources
 from service.server.content_understanding_wire import (
     BASE,
     ENCODINGS,
@@ -58,11 +59,8 @@ from service.server.content_understanding_wire import (
     found_job,
     invalid,
     json_body,
-    listed,
     moment,
     named,
-    not_found,
-    patched,
     refusal,
     refused,
     shown_job,
@@ -71,7 +69,7 @@ from service.server.content_understanding_wire import (
     text,
 )
 from service.server.gateway import Call, Gateway, Operation, Resource, answer
-from service.server.jobs import Done, Jobs, new_id
+from service.server.jobs import Done, Jobs
 from service.server.pages import Unreadable
 from service.server.store import Change, Job, State
 
@@ -91,6 +89,7 @@ class Analyzers:
         self._store = backend.store
         self._containers = backend.containers
         self._jobs = jobs
+        self._kept = NamedResources(backend.store, jobs.clock, RESOURCE, "analyzer", _shown)
         self._window = backend.window(*RATE)
 
     def routes(self, gateway: Gateway) -> list[Route]:
@@ -98,9 +97,9 @@ class Analyzers:
         operation = partial(Operation, window=self._window)
         one = {
             "PUT": operation("train", self.put),
-            "GET": operation("manage", self.get),
-            "PATCH": operation("manage", self.patch),
-            "DELETE": operation("manage", self.delete),
+            "GET": operation("manage", self._kept.get),
+            "PATCH": operation("manage", self._kept.patch),
+            "DELETE": operation("manage", self._kept.delete),
         }
         defaults = {"GET": operation("manage", self.defaults), "PATCH": operation("manage", self.patch_defaults)}
         results = {"GET": operation("poll", self.result), "DELETE": operation("cancel", self.forget)}
@@ -108,9 +107,9 @@ class Analyzers:
         paths = {
             analyze: {"POST": operation("submit", self.analyze)},
             binary: {"POST": operation("submit", self.analyze_binary)},
-            f"{BASE}/analyzers/{{name}}/operations/{{operation}}": {"GET": operation("poll", self.operation)},
+            f"{BASE}/analyzers/{{name}}/operations/{{operation}}": {"GET": operation("poll", self._kept.operation)},
             f"{BASE}/analyzers/{{name}}": one,
-            f"{BASE}/analyzers": {"GET": operation("manage", self.list)},
+            f"{BASE}/analyzers": {"GET": operation("manage", self._kept.list)},
             f"{BASE}/analyzerResults/{{job_id}}": results,
             f"{BASE}/defaults": defaults,
         }
@@ -128,8 +127,7 @@ class Analyzers:
         """Make an analyzer; another in its place only where that is allowed."""
         name = named(call)
         body = json_body(await call.body(MOST_BODY))
-        before, now = self._store.resource(RESOURCE, name), self._jobs.clock()
-        if before and call.query.get("allowReplace", "false").lower() != "true":
+        if self._kept.find(name) and call.query.get("allowReplace", "false").lower() != "true":
             raise refusal(
                 409, "Conflict", f"There is an analyzer {name!r}; allowReplace=true puts another in its place."
             )
@@ -140,39 +138,7 @@ class Analyzers:
             "config": _config(body.get("config")),
             "models": _object(body, "models"),
         }
-        operation = new_id()
-        kept = {**made, "created": before["created"] if before else now, "modified": now, "operation": operation}
-        await self._store.change(Change(RESOURCE, name, kept))
-        where = call.url(f"{BASE}/analyzers/{name}/operations/{operation}", f"api-version={call.version}")
-        return answer(_shown(name, kept, "creating"), 200 if before else 201, accepted(call, where))
-
-    async def operation(self, call: Call) -> Response:
-        """How the making of an analyzer went."""
-        name, kept = self._known(call)
-        if call.parameter("operation") != kept["operation"]:
-            raise not_found("There is no such operation.")
-        return answer({"id": kept["operation"], "status": "Succeeded", "result": _shown(name, kept)})
-
-    async def get(self, call: Call) -> Response:
-        """Show an analyzer."""
-        return answer(_shown(*self._known(call)))
-
-    async def list(self, call: Call) -> Response:
-        """Show the analyzers, page by page."""
-        return answer(listed(call, self._store.resources(RESOURCE), _shown))
-
-    async def patch(self, call: Call) -> Response:
-        """Change description and tags."""
-        name, kept = self._known(call)
-        changed = patched(kept, json_body(await call.body(MOST_BODY)), self._jobs.clock())
-        await self._store.change(Change(RESOURCE, name, changed))
-        return answer(_shown(name, changed))
-
-    async def delete(self, call: Call) -> Response:
-        """Forget an analyzer."""
-        name, _ = self._known(call)
-        await self._store.change(Change(RESOURCE, name, None))
-        return Response(status_code=204)
+        return await self._kept.make(call, made)
 
     async def defaults(self, call: Call) -> Response:  # noqa: ARG002  nothing of the request matters
         """Show what analyzers without models of their own would use."""
@@ -189,22 +155,22 @@ class Analyzers:
 
     async def analyze(self, call: Call) -> Response:
         """Accept a document, in JSON or by URL."""
-        name, kept = self._known(call)
+        name, kept = self._kept.asked(call)
         return await self._accept(call, name, kept, await self._in_json(call))
 
     async def analyze_binary(self, call: Call) -> Response:
         """Accept a document as it is."""
-        name, kept = self._known(call)
+        name, kept = self._kept.asked(call)
         return await self._accept(call, name, kept, await self._as_it_is(call))
 
     async def analyze_inline(self, call: Call) -> Response:
         """Analyze a document, in JSON or by URL, while the client waits."""
-        name, kept = self._known(call)
+        name, kept = self._kept.asked(call)
         return await self._answer(call, name, kept, await self._in_json(call))
 
     async def analyze_binary_inline(self, call: Call) -> Response:
         """Analyze a document as it is, while the client waits."""
-        name, kept = self._known(call)
+        name, kept = self._kept.asked(call)
         return await self._answer(call, name, kept, await self._as_it_is(call))
 
     async def result(self, call: Call) -> Response:
@@ -244,13 +210,6 @@ class Analyzers:
             raise refusal(400, "InvalidContent", str(error)) from None
         usage = {"documentPagesStandardInline": found.pop("pages")}
         return answer({"status": "Succeeded", "result": {**_head(about, now), **found}, "usage": usage})
-
-    def _known(self, call: Call) -> tuple[str, Mapping[str, Any]]:
-        name = named(call)
-        kept = self._store.resource(RESOURCE, name)
-        if kept is None:
-            raise not_found(f"There is no analyzer {name!r}.")
-        return name, kept
 
 
 def _about(call: Call, name: str, kept: Mapping[str, Any], given: Given) -> dict[str, Any]:
