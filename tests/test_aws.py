@@ -9,7 +9,8 @@ from service import aws, settings
 from service.errors import Misconfigured, Unavailable
 from service.limits import Limits
 from service.telemetry import Telemetry
-from tests.providers.aws import ACCESS_KEY, CLASSIFIER_ARN, SECRET_KEY, alone, saying, speaking
+from tests.providers.aws import ACCESS_KEY, CLASSIFIER_ARN, SECRET_KEY, alone, saying
+from tests.providers.networks import listening
 
 ARN = "arn:aws:comprehend:eu-west-1:111122223333:document-classifier-endpoint/tickets"
 WELL = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
@@ -59,7 +60,7 @@ async def test_a_proxy_of_the_environment_is_for_others_than_this_machine(monkey
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     events = Telemetry().account("aws", "comprehend")
-    async with speaking(saying(WELL)) as host:
+    async with listening(saying(WELL)) as host:
         here = branch(endpoint_url=f"http://{host}")
         async with aws.opened([aws.COMPREHEND], here, Limits(here.limits), events) as (client,):
             assert "ResponseMetadata" in await client.call("describe_endpoint", EndpointArn=ARN)
@@ -102,7 +103,7 @@ async def test_warming_up_is_cut_short_by_no_deadline_of_ours() -> None:
         heard.append(await reader.readline())
 
     events = Telemetry().account("aws", "comprehend")
-    async with speaking(listen) as host:
+    async with listening(listen) as host:
         hasty = branch(endpoint_url=f"http://{host}", request_timeout=0.001)  # less than it takes to get ready
         async with aws.opened([aws.COMPREHEND], hasty, Limits(hasty.limits), events) as (client,):
             with pytest.raises(Unavailable, match="it took too long"):

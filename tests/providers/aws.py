@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from service.documents import Document, Position, Record
 from service.streams.memory import MemorySink, MemorySource
 from service.telemetry import Telemetry
 from tests.providers.conftest import Reply
+from tests.providers.networks import Speak
 
 ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE000000000", "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLEKEY"
 REGION = "arn:aws:comprehend:eu-west-1:111122223333"
@@ -31,8 +31,6 @@ ANYTHING = st.recursive(
     lambda deeper: st.lists(deeper, max_size=3) | st.dictionaries(st.sampled_from(WORDS), deeper, max_size=5),
 )
 """JSON with the words of answers in all the wrong places."""
-
-Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def document(text: str = "I was charged twice.", number: int = 0) -> Document:
@@ -86,26 +84,6 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-
-
-@asynccontextmanager
-async def speaking(speak: Speak, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """A server on a port of its own; its conversations are over when it is left."""
-
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            await speak(reader, writer)
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
-    async with asyncio.TaskGroup() as conversations:
-
-        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            conversations.create_task(converse(reader, writer))
-
-        async with await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls) as server:
-            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 def saying(sent: bytes) -> Speak:

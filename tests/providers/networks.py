@@ -13,7 +13,8 @@ async def listening(speak: Speak, tls: ssl.SSLContext | None = None) -> AsyncIte
     """A server on a port of its own; its conversations are over when it is left."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await speak(reader, writer)
+        with suppress(ConnectionError):
+            await speak(reader, writer)
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()

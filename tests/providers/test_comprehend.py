@@ -34,11 +34,11 @@ from tests.providers.aws import (
     opened,
     own,
     saying,
-    speaking,
     streamed,
     well,
 )
 from tests.providers.conftest import Replay, Reply
+from tests.providers.networks import listening
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -435,13 +435,13 @@ async def test_every_request_is_paced_and_counted(replay: Replay) -> None:
     ],
 )
 async def test_an_answer_that_is_not_http_is_an_outage(sent: bytes, words: str) -> None:
-    async with speaking(saying(sent)) as host, opened(branch(f"http://{host}")) as account:
+    async with listening(saying(sent)) as host, opened(branch(f"http://{host}")) as account:
         with pytest.raises(Unavailable, match=f"{host} did not answer: .*{words}"):
             await endpoint(account).classify([document()])
 
 
 async def test_a_closed_port_is_an_outage_at_once() -> None:
-    async with speaking(saying(b"")) as host:
+    async with listening(saying(b"")) as host:
         pass
     async with opened(branch(f"http://{host}")) as account:
         began = asyncio.get_running_loop().time()
@@ -459,7 +459,7 @@ async def test_a_name_that_does_not_exist_is_an_outage() -> None:
 async def test_a_certificate_that_nobody_vouches_for_is_named() -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1", "localhost").configure_cert(tls)
-    async with speaking(saying(b""), tls) as host, opened(branch(f"https://{host}")) as account:
+    async with listening(saying(b""), tls) as host, opened(branch(f"https://{host}")) as account:
         with pytest.raises(Unavailable, match=r"TLS could not be agreed on \(.*issuer"):
             await endpoint(account).classify([document()])
 
@@ -469,7 +469,7 @@ async def test_a_connection_that_is_reset_is_an_outage() -> None:
         await reader.read(100)
         writer.transport.abort()
 
-    async with speaking(reset) as host, opened(branch(f"http://{host}")) as account:
+    async with listening(reset) as host, opened(branch(f"http://{host}")) as account:
         with pytest.raises(Unavailable, match="did not answer"):
             await endpoint(account).classify([document()])
 
@@ -489,7 +489,7 @@ async def test_silence_and_a_dripping_answer_end_with_the_timeout() -> None:
         await reader.read()
 
     for speak in (drip, listen):
-        async with speaking(speak) as host, opened(branch(f"http://{host}", request_timeout=0.1)) as account:
+        async with listening(speak) as host, opened(branch(f"http://{host}", request_timeout=0.1)) as account:
             with pytest.raises(Unavailable, match=r"did not answer: it took too long$"):
                 await endpoint(account).classify([document()])
 
@@ -512,7 +512,7 @@ async def test_a_redirect_is_not_followed(single: Account, replay: Replay) -> No
     async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         heard.append(await reader.read(65_536))
 
-    async with speaking(listen) as other:
+    async with listening(listen) as other:
         for status in (301, 302, 307, 308):
             with pytest.raises(Unavailable):
                 await asked(single, replay, Reply(status, headers={"Location": f"http://{other}/"}))
