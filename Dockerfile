@@ -14,6 +14,7 @@ RUN python3 -m venv tools && python3 -m venv --without-pip /opt/labelstream \
     && tools/bin/pip --no-cache-dir --disable-pip-version-check --python /opt/labelstream/bin/python \
         install --require-hashes --only-binary :all: -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY config/triage.yaml config/moderation.yaml config/
 COPY service service
 RUN tools/bin/pip --no-cache-dir wheel --no-deps --no-build-isolation --wheel-dir wheels . \
     && tools/bin/pip --no-cache-dir --python /opt/labelstream/bin/python install --no-deps wheels/*.whl

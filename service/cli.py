@@ -491,6 +491,10 @@ def _demo_table(report: "demonstration.Report") -> Table:
     table.add_section()
     for name, count in list(report.classes.items())[:10]:
         table.add_row(name, f"{count:,}")
+    if report.copies:
+        table.add_section()
+    for topic, count in report.copies.items():
+        table.add_row(f"to {topic}", f"{count:,}")
     return table
 
 

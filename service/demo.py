@@ -1,7 +1,8 @@
 """`labelstream demo`: the whole service on this machine, seen at work.
 
 A broker, a model trained on labelled documents, a server that answers from it as the cloud would, and between them the
-real pipeline. What the model has not seen is streamed, and every document is accounted for at the end.
+real pipeline. What the model has not seen is streamed, and every document is accounted for at the end. A scenario runs
+on the configuration that ships for it, with another broker, topics of its own, and accounts that are on this machine.
 
 The broker is librdkafka's in-process mock cluster unless a real one is named. The mock drops what is older than 5 MiB a
 partition, so the feed never runs far ahead of the answers.
@@ -21,7 +22,7 @@ from importlib.resources import as_file, files
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import quantiles
-from typing import NamedTuple
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -43,7 +44,32 @@ _PARTITIONS = 4
 _AHEAD = 300
 _BYTES_AHEAD = 4 * 1024**2
 _PATIENCE, _LOOK = 60.0, 0.05
-_SCENARIOS = {"tickets": ("tickets.jsonl", 2000), "moderation": ("moderation.jsonl", 2000)}
+_CONFIGURATIONS = {"tickets": "triage.yaml", "moderation": "moderation.yaml"}
+_DOCUMENTS = 2000
+_PLAIN = {
+    "kafka": {"bootstrap_servers": "127.0.0.1:9092", "group_id": PROJECT},
+    "accounts": {
+        "served": {
+            "provider": "azure_language",
+            "endpoint": "http://127.0.0.1:8080",
+            "key": "k",
+            "project": PROJECT,
+            "deployment": DEPLOYMENT,
+            "task": "single_label",
+        }
+    },
+    "streams": [
+        {
+            "name": PROJECT,
+            "input": "incoming",
+            "output": "classified",
+            "dead_letter": "dead",
+            "classify_with": "served",
+            "batch": {"wait": "20ms"},
+        }
+    ],
+}
+"""What data of one's own is run on."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +87,7 @@ class Report:
     """Every document accounted for.
 
     `lost` have neither result nor dead letter, `duplicates` have more than one, `committed` is how far the group's
-    offsets moved. `latency_ms` is from the record's timestamp to its result's.
+    offsets moved. `latency_ms` is from the record's timestamp to its result's. `copies` are what routes made, by topic.
     """
 
     documents: int
@@ -78,12 +104,7 @@ class Report:
     seconds: float
     broker: str
     classes: dict[str, int]
-
-
-class _Topics(NamedTuple):
-    incoming: str
-    classified: str
-    dead: str
+    copies: dict[str, int]
 
 
 async def demo(options: Options, steps: Steps) -> Report:
@@ -94,9 +115,8 @@ async def demo(options: Options, steps: Steps) -> Report:
     from service.model.train import train  # noqa: PLC0415  a second of scikit-learn that other commands do not need
 
     learn, measure, total = _divide(options)
-    name = f"demo-{secrets.token_hex(4)}"
-    topics = _Topics(f"{name}.incoming", f"{name}.classified", f"{name}.dead")
     task, key, began = examples.infer_task(learn), secrets.token_hex(16), time.monotonic()
+    configured = _with_topics_of(f"demo-{secrets.token_hex(4)}", _configured(options))
     with tempfile.TemporaryDirectory(prefix="labelstream-") as folder:
         model = Path(folder) / "model"
         with steps.step(f"training on {len(learn):,} documents") as advance:
@@ -105,14 +125,38 @@ async def demo(options: Options, steps: Steps) -> Report:
             )
             trained.save(model)
         async with (
-            _broker(options.bootstrap, topics) as (broker, bootstrap),
+            _broker(options.bootstrap, configured.streams[0]) as (broker, bootstrap),
             _serving(Path(folder) / "server", model, key) as url,
         ):
-            wanted = _settings(bootstrap, topics, name=name, url=url, key=key, task=task)
+            wanted = _on_this_machine(configured, bootstrap, url=url, key=key, model=model, task=task)
             tally = _Tally(task, total)
             await _stream(wanted, islice(cycle(measure), total), tally, steps)
             committed = await _committed(wanted)
     return tally.report(committed, broker, began)
+
+
+def _configured(options: Options) -> settings.Settings:
+    if options.data is not None:
+        return settings.parse(_PLAIN)
+    with as_file(files("service.samples") / _CONFIGURATIONS[options.scenario]) as path:
+        tree: Any = settings.tree(path)
+        for account in tree["accounts"].values():
+            if account.pop("key_file", None):
+                account["key"] = "of the demonstration's server"
+        return settings.parse(tree, path.name)
+
+
+def _with_topics_of(name: str, configured: settings.Settings) -> settings.Settings:
+    """The same with a group of that name, and topics that begin with it."""
+    (stream,) = configured.streams
+    own = "{}.{}".format
+    routes = tuple(
+        route.model_copy(update={"to": tuple(own(name, topic) for topic in route.to)}) for route in stream.routes
+    )
+    topics = {each: own(name, getattr(stream, each)) for each in ("input", "output", "dead_letter")}
+    group = configured.kafka.model_copy(update={"group_id": name})
+    stream = stream.model_copy(update={**topics, "routes": routes})
+    return configured.model_copy(update={"kafka": group, "streams": (stream,)})
 
 
 def _divide(options: Options) -> tuple[Sequence[Example], Sequence[Example], int]:
@@ -127,52 +171,38 @@ def _divide(options: Options) -> tuple[Sequence[Example], Sequence[Example], int
         if examples.infer_task([row for row in learn if row.labels]) == "single_label":
             learn, measure = [row for row in learn if row.labels], [row for row in measure if row.labels]
         return learn, measure, options.documents or len(measure)
-    file, documents = _SCENARIOS[options.scenario]
-    with as_file(files("service.samples") / file) as path:
+    with as_file(files("service.samples") / f"{options.scenario}.jsonl") as path:
         learn, measure = examples.hold_out(examples.read(path))
-    return learn, measure, options.documents or documents
+    return learn, measure, options.documents or _DOCUMENTS
 
 
-def _settings(bootstrap: str, topics: _Topics, *, name: str, url: str, key: str, task: str) -> settings.Settings:
+def _on_this_machine(
+    configured: settings.Settings, bootstrap: str, *, url: str, key: str, model: Path, task: str
+) -> settings.Settings:
+    """The same with the broker, the server and the model that there are, and without the cloud's quotas."""
     loopback = settings.is_loopback(bootstrap.rsplit(":", 1)[0])
-    return settings.parse(
-        {
-            "kafka": {
-                "bootstrap_servers": bootstrap,
-                "group_id": name,
-                "fetch_max_wait": "20ms",  # on the mock a fetch waits this long, whatever comes meanwhile
-                "security_protocol": None if loopback else "PLAINTEXT",
-            },
-            "health": {"port": 0},
-            "accounts": {
-                "served": {
-                    "provider": "azure_language",
-                    "endpoint": url,
-                    "key": key,
-                    "project": PROJECT,
-                    "deployment": DEPLOYMENT,
-                    "task": task,
-                    "limits": {"in_flight": 8},
-                }
-            },
-            "streams": [
-                {
-                    "name": PROJECT,
-                    "input": topics.incoming,
-                    "output": topics.classified,
-                    "dead_letter": topics.dead,
-                    "classify_with": "served",
-                    "batch": {"wait": "20ms"},
-                }
-            ],
-        },
-        "demo",
-    )
+    broker = {
+        "bootstrap_servers": bootstrap,
+        "group_id": configured.kafka.group_id,
+        "fetch_max_wait": "20ms",  # on the mock a fetch waits this long, whatever comes meanwhile
+        "security_protocol": None if loopback else "PLAINTEXT",
+    }
+    served = {"provider": "azure_language", "endpoint": url, "key": key, "task": task, "limits": {"in_flight": 8}}
+    served |= {"project": PROJECT, "deployment": DEPLOYMENT}
+    placed = {
+        name: settings.Local(provider="local", model=model)
+        if isinstance(account, settings.Local)
+        else settings.AzureLanguage.model_validate(served)
+        for name, account in configured.accounts.items()
+    }
+    changed = {"kafka": settings.Kafka.model_validate(broker), "health": settings.Health(port=0), "accounts": placed}
+    return configured.model_copy(update=changed)
 
 
 @asynccontextmanager
-async def _broker(bootstrap: str | None, topics: _Topics) -> AsyncIterator[tuple[str, str]]:
+async def _broker(bootstrap: str | None, stream: settings.Stream) -> AsyncIterator[tuple[str, str]]:
     """What the broker is called, and where it is; the topics exist for the length of the block."""
+    topics = [stream.input, *stream.topics_written]
     if bootstrap is None:
         producer = Producer({"test.mock.num.brokers": 1, "log_level": 0})
         for topic in topics:
@@ -190,7 +220,7 @@ async def _broker(bootstrap: str | None, topics: _Topics) -> AsyncIterator[tuple
         yield f"Kafka at {bootstrap}", bootstrap
     finally:
         with suppress(KafkaError):  # a broker that is gone by now has been reported
-            await admin.delete_topics(list(topics))
+            await admin.delete_topics(topics)
         await admin.close()
 
 
@@ -225,6 +255,8 @@ class _Tally:
         self._refused: set[str] = set()
         self._latencies: list[float] = []
         self._classes: Counter[str] = Counter()
+        self._copies: Counter[str] = Counter()
+        self._routed = 0
         self._seen = 0
         self._first = self._last = 0.0
         self.bytes_ahead = 0
@@ -250,8 +282,8 @@ class _Tally:
         self._sent[name] = time.time(), size, labels
         self.bytes_ahead += size
 
-    def came(self, name: str, at: float, classes: Sequence[str] | None) -> None:
-        """A result came, written `at` (Unix time), or a dead letter (no `classes`)."""
+    def came(self, name: str, at: float, classes: Sequence[str] | None, copies: int = 0) -> None:
+        """A result came, written `at` (Unix time), of which there are `copies`; or a dead letter (no `classes`)."""
         sent, size, labels = self._sent[name]
         self._last = time.monotonic()
         if classes is None:
@@ -259,6 +291,7 @@ class _Tally:
             self._refused.add(name)
         else:
             self._results += 1
+            self._routed += copies
         self._answered[name] += 1
         if self._answered[name] > 1:
             return
@@ -268,6 +301,15 @@ class _Tally:
             answer = classes[:1] if self._single else classes
             self._classes.update(answer)
             self._right += set(answer) == set(labels)
+
+    def copied(self, topic: str, copies: int) -> None:
+        """Copies of results came to a topic."""
+        self._copies[topic] += copies
+
+    @property
+    def has_every_copy(self) -> bool:
+        """Whether as many copies have come as results say that there are."""
+        return self._copies.total() >= self._routed
 
     def report(self, committed: int, broker: str, began: float) -> Report:
         """The accounts, of a demonstration that began at that monotonic time."""
@@ -288,6 +330,7 @@ class _Tally:
             seconds=round(time.monotonic() - began, 2),
             broker=broker,
             classes=dict(self._classes.most_common()),
+            copies=dict(self._copies.most_common()),
         )
 
 
@@ -317,6 +360,7 @@ async def _stream(wanted: settings.Settings, documents: Iterator[Example], tally
                     tally.progress, f"{tally.accounted:,} of {tally.total:,} documents were answered, then none"
                 )
                 advance(tally.accounted)
+        await _until(lambda: tally.has_every_copy, "copies that results tell of did not come")
         stop.set()
         await running
         feeding.cancel()
@@ -340,9 +384,14 @@ async def _feed(wanted: settings.Settings, documents: Iterator[Example], tally: 
             while tally.ahead >= _AHEAD or tally.bytes_ahead > _BYTES_AHEAD:  # noqa: ASYNC110  no hurry
                 await asyncio.sleep(_LOOK / 10)
             name = f"{document.id}/{number}"
-            value = orjson.dumps({"id": name, "text": document.text.encode(errors="replace").decode()})
+            value = orjson.dumps(_record(stream.document, name, document.text.encode(errors="replace").decode()))
             tally.sent(name, len(value), document.labels)
             await producer.send(stream.input, value, key=name.encode())
+
+
+def _record(fields: settings.Fields, name: str, text: str) -> dict[str, str]:
+    """A record that has a document's id and text where they are looked for."""
+    return {pointer[1:]: value for pointer, value in ((fields.id, name), (fields.text[-1], text)) if pointer}
 
 
 async def _collect(wanted: settings.Settings, tally: _Tally) -> None:
@@ -352,15 +401,22 @@ async def _collect(wanted: settings.Settings, tally: _Tally) -> None:
         bootstrap_servers=wanted.kafka.bootstrap_servers, auto_offset_reset="earliest", fetch_max_wait_ms=20
     )
     async with consumer:
-        topics = [stream.output, stream.dead_letter]
+        topics = stream.topics_written
         consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(_PARTITIONS)])
         await consumer.seek_to_beginning()
         while True:
             for tp, records in (await consumer.getmany(timeout_ms=1000)).items():
+                if tp.topic not in {stream.output, stream.dead_letter}:
+                    tally.copied(tp.topic.removeprefix(f"{wanted.kafka.group_id}."), len(records))
+                    continue
                 for record in records:
-                    body = orjson.loads(record.value)
-                    classes = None if tp.topic == stream.dead_letter else [each["name"] for each in body["classes"]]
-                    tally.came(body["id"], record.timestamp / 1000, classes)
+                    name, at = record.key.decode(), record.timestamp / 1000
+                    if tp.topic == stream.dead_letter:
+                        tally.came(name, at, None)
+                    else:
+                        result = orjson.loads(record.value)
+                        copies = (result.get("route") or {}).get("to", ())
+                        tally.came(name, at, [each["name"] for each in result["classes"]], len(copies))
 
 
 async def _committed(wanted: settings.Settings) -> int:

@@ -88,7 +88,7 @@ class Classifiers:
     def __init__(self, backend: Backend, jobs: Jobs) -> None:
         self._containers = backend.containers
         self._jobs = jobs
-        self._kept = NamedResources(backend.store, jobs.clock, RESOURCE, "classifier", _shown)
+        self._kept = NamedResources(backend.store, jobs, RESOURCE, "classifier", _shown)
         self._window = backend.window(*RATE)
 
     def routes(self, gateway: Gateway) -> list[Route]:

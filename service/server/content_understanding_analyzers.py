@@ -89,7 +89,7 @@ class Analyzers:
         self._store = backend.store
         self._containers = backend.containers
         self._jobs = jobs
-        self._kept = NamedResources(backend.store, jobs.clock, RESOURCE, "analyzer", _shown)
+        self._kept = NamedResources(backend.store, jobs, RESOURCE, "analyzer", _shown)
         self._window = backend.window(*RATE)
 
     def routes(self, gateway: Gateway) -> list[Route]:

@@ -16,7 +16,7 @@ from service.server.content_understanding_wire import (
     patched,
 )
 from service.server.gateway import Call, answer
-from service.server.jobs import new_id
+from service.server.jobs import Jobs, new_id
 from service.server.store import Change, Store
 
 
@@ -26,11 +26,9 @@ class NamedResources:
     `shown` is what clients see of one, by its name, what is kept of it, and a status where it is not ready.
     """
 
-    def __init__(
-        self, store: Store, clock: Callable[[], float], kind: str, word: str, shown: Callable[..., dict[str, Any]]
-    ) -> None:
+    def __init__(self, store: Store, jobs: Jobs, kind: str, word: str, shown: Callable[..., dict[str, Any]]) -> None:
         self._store = store
-        self._clock = clock
+        self._jobs = jobs
         self._kind = kind
         self._word = word
         self._shown = shown
@@ -49,7 +47,7 @@ class NamedResources:
 
     async def make(self, call: Call, made: Mapping[str, Any]) -> Response:
         """Make one, or another in its place, as the body of a PUT said."""
-        name, now, operation = named(call), self._clock(), new_id()
+        name, now, operation = named(call), self._jobs.clock(), new_id()
         before = self.find(name)
         kept = {**made, "created": before["created"] if before else now, "modified": now, "operation": operation}
         await self._store.change(Change(self._kind, name, kept))
@@ -74,7 +72,7 @@ class NamedResources:
     async def patch(self, call: Call) -> Response:
         """Change description and tags."""
         name, kept = self.asked(call)
-        changed = patched(kept, json_body(await call.body(MOST_BODY)), self._clock())
+        changed = patched(kept, json_body(await call.body(MOST_BODY)), self._jobs.clock())
         await self._store.change(Change(self._kind, name, changed))
         return answer(self._shown(name, changed))
 
