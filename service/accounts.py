@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from service import costs, settings
-from service.dispatch import Account, CallProvider, ClassesKnown, JobbingProvider
+from service.account import Account, CallProvider, ClassesKnown, JobbingProvider
 from service.errors import Misconfigured, Throttled, Unavailable
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service import accounts, costs, settings, sharing, tracing
-from service.dispatch import Account, Unnoted
+from service.account import Account
 from service.documents import Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, Misconfigured, Unavailable
+from service.ledger import Ledger, NoShelf
 from service.rules import Rules, check_classes
 from service.settings import Settings, Stream
 from service.streams import kafka_notes, kafka_transactions
@@ -119,7 +120,7 @@ async def _probed(branch: settings.Account, account: Account, text: str) -> Find
     document = Document(Record(Position("probe", 0, 0), 0, None, None), "probe", text, None, now)
     try:
         async with asyncio.timeout(_PATIENCE), account.limits.admit(len(text)):
-            (outcome,) = await account.classify([document], Unnoted())
+            (outcome,) = await account.classify([document], Ledger(NoShelf()))
     except TimeoutError:
         told = f"there was no answer in {_PATIENCE:.0f} s, and there may be a bill for it all the same"
         return Finding(what, False, f"{what}: {told}")

@@ -13,7 +13,8 @@ from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 from service import settings
-from service.dispatch import Account, Answer
+from service.account import Account
+from service.answers import Answer
 from service.documents import AnsweredFrom, Classified, Document
 
 _ENTRY, _CLASS, _WARNING, _CHARACTER = 700, 210, 110, 4

@@ -15,10 +15,11 @@ from typing import Protocol
 
 import structlog
 
+from service.answers import Answer, Batch
 from service.batches import Batcher, Most, packed
 from service.dead_letter_limit import DeadLetterLimit
 from service.delivery import AtLeastOnce, Delivery, ExactlyOnce, Finished, Sink, Transactions
-from service.dispatch import Answer, Batch, Dispatcher
+from service.dispatch import Dispatcher
 from service.documents import Document, Outcome, Reason, Record, Refused
 from service.identical import likes
 from service.ledger import Ledger, NoShelf, Resumed

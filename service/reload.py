@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from service import accounts, logs
-from service.dispatch import Account
+from service.account import Account
 from service.errors import Misconfigured, Unavailable
 from service.routing import Routing
 from service.rules import Rules, check_classes

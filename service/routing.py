@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from orjson import dumps as _json
 
-from service.dispatch import Answer
+from service.answers import Answer
 from service.documents import Classified, Document, Headers, Position, Record, Refused
 from service.rules import Rules
 from service.settings import Stream

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from service import settings
-from service.dispatch import Account
+from service.account import Account
 from service.errors import Misconfigured, Unavailable
 from service.limits import Asked, Limits
 from service.telemetry import Telemetry

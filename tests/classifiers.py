@@ -1,13 +1,14 @@
-"""Classifiers that keep the promise of `dispatch.Provider` without a network: a document's class is its first word."""
+"""Classifiers that keep the promise of `account.Provider` without a network: a document's class is its first word."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service import settings
-from service.dispatch import Account
+from service.account import Account
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.errors import CallFailed, Rejected
+from service.ledger import Ledger, NoShelf
 from service.limits import Limits
 from service.telemetry import Telemetry
 from tests.clock import now
@@ -94,6 +95,11 @@ def _outcome(document: Document) -> Outcome:
     if document.text.startswith(UNWANTED):
         return Refused(Reason.REFUSED_BY_CLASSIFIER, "the classifier does not want it")
     return Classified((ClassScore(document.text.split()[0][:100], 0.9), ClassScore("other", 0.1)), units=1)
+
+
+def unnoted() -> Ledger:
+    """Notes that are kept nowhere."""
+    return Ledger(NoShelf())
 
 
 def account(

@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from service import aws, breaker, cli, dispatch, health, settings, telemetry
+from service import account, aws, breaker, calls, cli, health, settings, telemetry
 from service.cases import Case
 from service.documents import AnsweredFrom, Reason
 from service.failures import Rule
@@ -414,9 +414,9 @@ def _consequences() -> str:
     numbers = {
         "first": f"{breaker.FIRST_WAIT:g} s",
         "at_first": f"{breaker.LONGEST_AT_FIRST:g} s",
-        "longest": f"{dispatch.LONGEST_BACK_OFF:g} s",
-        "quiet": f"{dispatch.LONGEST_QUIET / 3600:g} h",
-        "losses": dispatch.MOST_LOSSES,
+        "longest": f"{account.LONGEST_BACK_OFF:g} s",
+        "quiet": f"{account.LONGEST_QUIET / 3600:g} h",
+        "losses": calls.MOST_LOSSES,
     }
     return _table("Done | What that is", ([then, text.format(**numbers)] for then, text in SAID["then"].items()))
 

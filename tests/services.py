@@ -188,7 +188,7 @@ class Asking:
                     self._back_off(asked_at)
 
     def _back_off(self, asked_at: float) -> None:
-        """As `dispatch.Account` does it."""
+        """As `account.Account` does it."""
         if self._service.retry_after:
             self._limits.quiet(self._service.retry_after)
         elif asked_at > self._failed_at and not self._limits.quiet_for:

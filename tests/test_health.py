@@ -9,7 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import pipeline, settings
-from service.dispatch import Account, Dispatcher
+from service.account import Account
+from service.dispatch import Dispatcher
 from service.documents import Record
 from service.errors import Misconfigured
 from service.health import app, served

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from service import settings
+from service.account import Account
+from service.answers import Batch
 from service.costs import Tariff
-from service.dispatch import Account, Batch, Dispatcher
+from service.dispatch import Dispatcher
 from service.documents import Document, Outcome
 from service.errors import CallFailed, Unavailable
 from service.hedging import Hedging
 from service.limits import Limits
 from service.telemetry import Telemetry
-from tests.classifiers import FirstWord, FirstWordByJobs
+from tests.classifiers import FirstWord, FirstWordByJobs, unnoted
 from tests.clock import now, virtual_time
 from tests.records import document
 from tests.test_settings import with_setting
@@ -60,7 +62,7 @@ P95, AFTER_A_SECOND = {}, {"after": "1s", "at_most": 0.5}  # type: dict[str, Any
 async def one(dispatcher: Dispatcher) -> tuple[float, str, float]:
     """How long a batch took, who answered, and what it cost."""
     began = now()
-    (answer,) = await dispatcher.classify(Batch([document(0, "billing please")]))
+    (answer,) = await dispatcher.classify(Batch([document(0, "billing please")]), unnoted())
     return now() - began, answer.account.name, answer.cost
 
 

@@ -11,8 +11,9 @@ import orjson
 import pytest
 
 from service import settings
+from service.account import Account
+from service.answers import Answer
 from service.costs import Tariff
-from service.dispatch import Account, Answer
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.errors import Misconfigured, Unavailable
 from service.identical import AskedOnce, Cache, EachAsked, Kept, likes

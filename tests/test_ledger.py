@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from service.dispatch import Answer, Batch, Dispatcher
+from service.answers import Answer, Batch
+from service.dispatch import Dispatcher
 from service.documents import Document, Outcome
 from service.errors import JobLost, Unavailable
 from service.ledger import Ledger

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import pytest
 
 from service import settings
+from service.account import Account
+from service.answers import Batch
 from service.breaker import State
-from service.dispatch import Account, Batch, Dispatcher
+from service.dispatch import Dispatcher
 from service.documents import Classified, Document, Outcome
 from service.errors import CallFailed, Unavailable
 from service.limits import Limits
 from service.telemetry import Telemetry
-from tests.classifiers import FirstWord, FirstWordByJobs
+from tests.classifiers import FirstWord, FirstWordByJobs, unnoted
 from tests.clock import now, virtual_time
 from tests.records import document
 
@@ -84,7 +86,7 @@ async def stream(dispatcher: Dispatcher, seconds: float, waiting: int = 300) -> 
 
     async def ask() -> None:
         while now() < seconds:
-            for answer in await dispatcher.classify(Batch([document(0, "billing please")])):
+            for answer in await dispatcher.classify(Batch([document(0, "billing please")]), unnoted()):
                 assert all(isinstance(outcome, Classified) for outcome in answer.outcomes), "a dead letter"
 
     async with asyncio.TaskGroup() as batches:

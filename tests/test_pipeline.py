@@ -10,8 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from service import settings
+from service.account import Account
 from service.costs import Tariff
-from service.dispatch import Account, Dispatcher
+from service.dispatch import Dispatcher
 from service.documents import Document, Outcome, Position, Record
 from service.errors import CallFailed, Fenced, Misconfigured, Rejected, Throttled, Unavailable
 from service.limits import Limits

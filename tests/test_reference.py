@@ -17,7 +17,8 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import EnvSettingsSource
 
 from service import cases, settings, telemetry
-from service.dispatch import Account, Answer
+from service.account import Account
+from service.answers import Answer
 from service.documents import Classified, ClassScore, Document, Reason, Refused
 from service.failures import At, Rule, Then, first_that_fits
 from service.limits import Limits

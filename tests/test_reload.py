@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from service import logs, messages, settings
-from service.dispatch import Account
+from service.account import Account
 from service.errors import Misconfigured
 from service.limits import Limits
 from service.reload import Reloading, changes, may_change

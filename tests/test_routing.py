@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.dispatch import Answer
+from service.answers import Answer
 from service.documents import Classified, ClassScore, Document, Outcome, Position, Reason, Record, Refused
 from service.routing import Message, Routing, dead_letter, redrives, sent_back
 from service.rules import Rules

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from service import settings, sharing
+from service.account import Account
 from service.admission import Stream
 from service.costs import Tariff
-from service.dispatch import Account
 from service.documents import Classified
 from service.errors import Misconfigured, Unavailable
 from service.limits import Limits

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import settings, spending
+from service.account import Account
 from service.costs import DAY, HOUR, Budget, Tariff
-from service.dispatch import Account, Dispatcher
+from service.dispatch import Dispatcher
 from service.limits import Limits
 from service.offsets import Mark, Partition, Range, decode, encode
 from service.pipeline import run

@@ -10,8 +10,8 @@ import structlog
 from playwright.async_api import Page, ViewportSize, expect
 
 from service import health, logs, messages, settings
+from service.account import Account
 from service.costs import Tariff
-from service.dispatch import Account
 from service.limits import Limits
 from service.streams.memory import MemorySource
 from service.telemetry import Telemetry

@@ -11,7 +11,7 @@ from typing import cast
 import httptools
 
 from service import accounts, settings
-from service.dispatch import Account
+from service.account import Account
 from service.process import loop_factory, received, spawned
 from service.progress import Advance
 from service.simulation.endpoint import Behaviour, Endpoint

@@ -18,7 +18,8 @@ import httpx
 import orjson
 
 from service import costs, pipeline, settings
-from service.dispatch import Account, Dispatcher
+from service.account import Account
+from service.dispatch import Dispatcher
 from service.documents import Position, Record
 from service.limits import Limits
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room

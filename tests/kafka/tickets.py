@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from service import pipeline, settings
-from service.dispatch import Account, Dispatcher
+from service.account import Account
+from service.dispatch import Dispatcher
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.limits import Limits
 from service.offsets import Mark

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from service import accounts, settings
-from service.dispatch import Batch, Dispatcher
+from service.answers import Batch
+from service.dispatch import Dispatcher
 from service.documents import Classified, Document, Position, Record
 from service.telemetry import Telemetry
+from tests.classifiers import unnoted
 
 
 async def classes(branch: settings.Account, texts: Sequence[str]) -> list[str]:
@@ -15,7 +17,7 @@ async def classes(branch: settings.Account, texts: Sequence[str]) -> list[str]:
         dispatcher = Dispatcher([ready["it"]])
         for number, text in enumerate(texts):
             document = Document(Record(Position("in", 0, number), 0, None, b""), str(number), text, None, 0.0)
-            (answer,) = await dispatcher.classify(Batch([document]))
+            (answer,) = await dispatcher.classify(Batch([document]), unnoted())
             (outcome,) = answer.outcomes
             assert isinstance(outcome, Classified)
             found.append(outcome.classes[0].name if outcome.classes else "")

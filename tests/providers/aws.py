@@ -11,7 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 from service import accounts, pipeline, settings
-from service.dispatch import Account, Dispatcher
+from service.account import Account
+from service.dispatch import Dispatcher
 from service.documents import Document, Position, Record
 from service.streams.memory import MemorySink, MemorySource
 from service.telemetry import Telemetry

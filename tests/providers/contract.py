@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from service.dispatch import CallProvider, JobbingProvider
+from service.account import CallProvider, JobbingProvider
 from service.documents import Classified, Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.jobs import PollTimes, follow

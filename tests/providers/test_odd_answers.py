@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.dispatch import JobbingProvider
+from service.account import JobbingProvider
 from service.documents import Outcome
 from service.errors import CallFailed
 from service.transport import PacedClient
