@@ -10,11 +10,11 @@ from service.account import Account
 from service.documents import Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, Misconfigured, Unavailable
 from service.ledger import Ledger, NoShelf
-from service.rules import Rules, check_classes
+from service.rules import check_classes
 from service.settings import Settings, Stream
 from service.streams import kafka_notes, kafka_transactions
 from service.telemetry import Telemetry
-from service.worker import check_topics
+from service.worker import check_stream, check_topics
 
 _PATIENCE = 60.0
 """Seconds that a probe document may take: jobs of one are done in a few."""
@@ -55,18 +55,18 @@ async def check(settings: Settings, probe: str | None = None) -> list[Finding]:
     for name in settings.accounts:
         found, classes[name] = await _account(settings, name, probe)
         findings += found
-    findings += [_routes(stream, classes) for stream in settings.streams if stream.routes]
+    findings += [_rules(stream, classes) for stream in settings.streams if stream.routes or stream.redact]
     return findings
 
 
-def _routes(stream: Stream, classes: Mapping[str, Sequence[str] | None]) -> Finding:
+def _rules(stream: Stream, classes: Mapping[str, Sequence[str] | None]) -> Finding:
     what = f"streams.{stream.name}.routes"
     try:
-        Rules(stream)
+        check_stream(stream)
         check_classes(stream, [classes[name] for name in stream.classify_with])
     except Misconfigured as error:
         return Finding(what, False, str(error))
-    return Finding(what, True, f"each of the {len(stream.routes)} routes of {stream.name} can be met")
+    return Finding(what, True, f"routes and patterns of {stream.name} make sense")
 
 
 async def _stream(settings: Settings, stream: Stream) -> list[Finding]:

@@ -25,6 +25,7 @@ from service.identical import likes
 from service.ledger import Ledger, NoShelf, Resumed
 from service.offsets import Mark, Offsets, Partition, Room
 from service.reading import Reader
+from service.redaction import redaction
 from service.routing import Routing, dead_letter
 from service.rules import Rules
 from service.settings import Stream
@@ -137,11 +138,12 @@ class _Work:
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._stop = stop
-        self._reader = Reader(stream.document, dispatcher.too_long, stream.fields_asked)
         self._batches: dict[Batch, asyncio.Task[None]] = {}
         self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)
         self._tracing = telemetry.tracing
+        redact = redaction(stream.redact, self._telemetry.redacted)
+        self._reader = Reader(stream.document, dispatcher.too_long, stream.fields_asked, redact)
         documents = min(stream.batch.documents, dispatcher.most.documents)
         characters = min(stream.batch.characters, dispatcher.most.characters)
         self.worthwhile = max(documents, stream.capacity.documents // 20)  # a poll costs as much as two documents

@@ -15,12 +15,19 @@ _MOST_OF_A_LIST = 1_000
 class Reader:
     """Finds documents in records as `fields` say; texts are refused where `too_long` gives the reason.
 
-    `beside` are pointers to what else is wanted of a JSON record: a document's `fields`.
+    `beside` are pointers to what else is wanted of a JSON record: a document's `fields`; `redact` changes texts.
     """
 
-    def __init__(self, fields: Fields, too_long: Callable[[str], str | None], beside: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        fields: Fields,
+        too_long: Callable[[str], str | None],
+        beside: Sequence[str] = (),
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self._most = fields.max_characters or math.inf
         self._too_long = too_long
+        self._redact = redact
         self._read = self._json(fields, beside) if fields.format == "json" else _plain
         self._where = " or ".join(fields.text)
 
@@ -32,6 +39,7 @@ class Reader:
         if isinstance(found, Refused):
             return found
         name, text, language, beside = found
+        text = self._redact(text)
         if not text or text.isspace():
             return Refused(Reason.EMPTY_TEXT, "the document's text is empty or white space")
         if len(text) > self._most:

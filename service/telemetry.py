@@ -109,6 +109,7 @@ class StreamTelemetry:
         self._rebalances = {event: telemetry.rebalances.labels(topic, event) for event in ("assigned", "revoked")}
         self._rebalance_duration = telemetry.rebalance_duration.labels(topic)
         self._abandoned = telemetry.records_abandoned.labels(topic)
+        self._redacted = telemetry.redacted
         self._cost = telemetry.cost.labels(topic)
         self._spared = {where: telemetry.spared.labels(topic, where) for where in get_args(AnsweredFrom)}
         self._saved = telemetry.saved.labels(topic)
@@ -116,6 +117,11 @@ class StreamTelemetry:
     def consumed(self, count: int) -> None:
         """Records were read."""
         self._consumed.inc(count)
+
+    def redacted(self, counts: Mapping[str, int]) -> None:
+        """So many findings of each kind were replaced in a text."""
+        for kind, count in counts.items():
+            self._redacted.labels(self._topic, kind).inc(count)
 
     def asked(self, waited: float) -> None:
         """A batch went out; its first document had waited so long since it was read."""
@@ -300,6 +306,9 @@ class Telemetry(Collector):
         )
         self.records_abandoned = counter(
             "records_abandoned", "Records given up unfinished at a rebalance or shutdown; they are read again.", "topic"
+        )
+        self.redacted = counter(
+            "redacted", "What was replaced in texts before they left for a classifier, by kind.", "topic", "kind"
         )
         self.cost = counter(
             "cost", "What answers were billed for by the unit, in the currency of the accounts' prices.", "topic"

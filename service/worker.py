@@ -11,6 +11,7 @@ from service.dispatch import Dispatcher
 from service.errors import Misconfigured
 from service.ledger import Ledger, NoShelf
 from service.process import settle_memory
+from service.redaction import redaction
 from service.reload import Reloading, at_each_hangup
 from service.routing import Routing
 from service.rules import Rules, check_classes
@@ -44,7 +45,7 @@ async def _work(
     started: Callable[[str], None],
     load: Callable[[], Settings] | None,
 ) -> None:
-    rules = {stream.name: Rules(stream) for stream in settings.streams}  # what makes no sense is told at once
+    rules = {stream.name: check_stream(stream) for stream in settings.streams}  # what makes no sense is told at once
     names = [name for stream in settings.streams for name in stream.classify_with]
     async with (
         messages.kept() as last,
@@ -100,6 +101,15 @@ def _ledger(settings: Settings, stream: Stream, sink: Sink) -> Ledger:
         return Ledger(NoShelf())
     topic = stream.topic_of_jobs(settings.kafka.group_id)
     return Ledger(kafka_notes.KafkaNotes(settings.kafka, topic, sink))
+
+
+def check_stream(stream: Stream) -> Rules:
+    """See that routes and patterns of a stream make sense; gives the routes. Raises Misconfigured."""
+    try:
+        redaction(stream.redact, lambda _: None)
+    except Misconfigured as error:
+        raise Misconfigured(f"streams.{stream.name}.{error}") from None
+    return Rules(stream)
 
 
 async def check_topics(settings: Settings) -> None:

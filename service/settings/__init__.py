@@ -12,7 +12,7 @@ from service.settings.limits import Breaker, Hedge, Limits, Price
 from service.settings.reading import load, misconfigured, parse, tree
 from service.settings.redis import Redis
 from service.settings.routes import Condition, Route
-from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Stream
+from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Redact, Stream
 from service.settings.tracing import Tracing
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
@@ -49,6 +49,7 @@ __all__ = [
     "Log",
     "Pointer",
     "Price",
+    "Redact",
     "Redis",
     "RoleArn",
     "Route",

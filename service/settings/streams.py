@@ -1,7 +1,7 @@
 """What is read, who classifies it, and where the answers go."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -88,6 +88,28 @@ class Identical(Branch):
         return self
 
 
+class Redact(Branch):
+    """What is replaced in texts before they leave for any classifier, by placeholders such as `[EMAIL_1]`.
+
+    The same thing has the same placeholder wherever it stands in a text. Lengths, units and `identical` go by the text
+    as it is then; results name no places in it, so nothing in them is shifted. Dead letters are the records as they
+    came.
+    """
+
+    kinds: tuple[Literal["email", "phone", "card", "iban", "ip"], ...] = ("email", "phone", "card", "iban", "ip")
+    """What is looked for: cards and IBANs are those whose check digits are right."""
+    patterns: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Annotated[str, Field(min_length=1)]] = (
+        Field(default={})
+    )
+    """Expressions of one's own by what they find, in RE2's syntax; takes the extra `redaction`."""
+
+    @model_validator(mode="after")
+    def _names_that_are_free(self) -> Self:
+        if taken := sorted(self.patterns.keys() & get_args(get_args(type(self).model_fields["kinds"].annotation)[0])):
+            raise ValueError(f"patterns: {taken[0]} is what one of the kinds finds: call it differently")
+        return self
+
+
 class Capacity(Branch):
     """What may be in hand at once, read but not yet answered: the back-pressure on the input.
 
@@ -123,6 +145,7 @@ class Stream(Branch):
     input: Topic
     """The topic that is read."""
     document: Fields = Fields()
+    redact: Redact | None = None
     classify_with: Annotated[tuple[str, ...], Field(min_length=1)]
     """Accounts in order of preference, the first that can answer; one need not be a list."""
     priority: Annotated[int, Field(ge=1, le=1_000)] = 1

@@ -42,7 +42,7 @@ FAULTS = """
 def documents() -> Iterator[bytes]:
     for number in range(150):
         yield orjson.dumps({"id": f"T-{number}", "text": f"the parcel number {number} has not arrived"})
-        yield orjson.dumps({"id": f"P-{number}", "text": f"my password {number} is not accepted"})
+        yield orjson.dumps({"id": f"P-{number}", "text": f"my password {number} is not accepted: a@b.example"})
     yield from (b"{", b"not JSON", b'{"id": "empty", "text": ""}')
 
 
@@ -70,6 +70,7 @@ def configured(bootstrap: str, url: str, redis_port: int) -> settings.Settings:
                     "dead_letter": "tickets.dead",
                     "classify_with": "azure",
                     "batch": {"documents": 10, "wait": "20ms"},
+                    "redact": {"kinds": ["email"]},
                     "note_jobs": False,  # the mock makes no compacted topics
                 }
             ],

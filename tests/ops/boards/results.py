@@ -38,6 +38,7 @@ def draw() -> Dashboard:
             Row("What is refused?", _refused()),
             Row("What is published, and at what cost?", _published()),
             Row("What is not asked for?", _spared()),
+            Row("What is taken out of texts?", [_redacted()]),
         ],
         by=["topic"],
     )
@@ -188,6 +189,16 @@ def _published() -> list[object]:
             ),
         ),
     ]
+
+
+def _redacted() -> object:
+    return stacked(
+        "Replaced in texts, by kind",
+        "Personal data that was replaced before texts left for a classifier. Only with streams that are set to do so; "
+        "none any more, where there was some, is a form that has changed.",
+        "suffix:/s",
+        per_second("labelstream_redacted_total", TOPIC, "kind"),
+    )
 
 
 def _spared() -> list[object]:
