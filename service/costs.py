@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service import settings
 from service.documents import Classified, Outcome
@@ -63,6 +64,29 @@ class Spent:
     day: float = 0.0
 
 
+class Report(NamedTuple):
+    """What is told to all who share a budget, and asked of them.
+
+    So much was spent that nobody knows of, or is given back (less than nothing), in the hour and in the day of these
+    numbers since 1970 (UTC). So much more is wanted, and less than the least would not help.
+    """
+
+    hour: int
+    day: int
+    spent_in_hour: float
+    spent_in_day: float
+    wanted: float
+    least: float
+
+
+class Grant(NamedTuple):
+    """What comes of a report: so much may be spent; all have spent, or been granted, this in its hour and its day."""
+
+    amount: float
+    hour: float
+    day: float
+
+
 class Budget:
     """The money of an account: what was spent, and what may still be.
 
@@ -86,7 +110,6 @@ class Budget:
         self._total = 0.0
         self._set_aside = 0.0
         self._share = 1.0
-        self._unreported = 0.0
         self._denied_until = 0.0
         self.is_shared = False
         self.wanted = self._least = 0.0
@@ -99,14 +122,9 @@ class Budget:
         return self._hour.limit is not None or self._day.limit is not None
 
     @property
-    def per_hour(self) -> float | None:
-        """What this worker may spend in an hour, its share taken."""
-        return self._hour.limit
-
-    @property
-    def per_day(self) -> float | None:
-        """What this worker may spend in a day, its share taken."""
-        return self._day.limit
+    def limits(self) -> tuple[float | None, float | None]:
+        """What this worker may spend in an hour and in a day, its share taken; None is no limit."""
+        return self._hour.limit, self._day.limit
 
     def wait(self, documents: int, characters: int) -> float:
         """Seconds until such a call may be paid for."""
@@ -131,41 +149,44 @@ class Budget:
         self.wanted, self._least = max(lacking, *slices), lacking
         return _ASKING
 
-    def report(self) -> tuple[float, float, float, int, int]:
-        """What is to be told and asked of all: spent unasked, wanted and at least, and the numbers of hour and day."""
-        at = self._pass()
-        wanted, least = (self.wanted, self._least) if self.is_asking else (0.0, 0.0)
-        return self._unreported, wanted, least, int(at // HOUR), int(at // DAY)
-
-    def leftover(self) -> float:
-        """What was granted and is not needed; it is not ours any more."""
+    def report(self) -> Report:
+        """What is to be told to all, and asked of them."""
         self._pass()
-        limited = [window for window in (self._hour, self._day) if window.limit is not None]
-        left = max(0.0, min(window.granted - window.used for window in limited) - self._set_aside)
-        for window in limited:
-            window.granted -= left
-        return left
+        hour, day = self._hour, self._day
+        asked = (self.wanted, self._least) if self.is_asking else (0.0, 0.0)
+        return Report(hour.number, day.number, hour.unreported, day.unreported, *asked)
 
-    def grant(self, amount: float, hour: float, day: float, reported: float) -> None:
-        """So much may be spent; this is what all have spent, or have been granted. So much of ours is known to all."""
+    def rest(self) -> Report:
+        """What is to be told at the end: what was granted and is not needed is given back, and not ours any more."""
+        self._pass()
+        for window in (self._hour, self._day):
+            window.give_back(keep=self._set_aside)
+        return self.report()._replace(wanted=0.0, least=0.0)
+
+    def grant(self, report: Report, grant: Grant) -> None:
+        """What was reported is known to all, and so much is granted."""
         at = self._pass()
-        self._unreported -= reported
         asked, self.wanted = self.wanted, 0.0
-        for window, total in ((self._hour, hour), (self._day, day)):
-            window.granted += amount
-            window.spent = self._share * total
-        if asked and not amount:
-            spent = [window for window, total in ((self._hour, hour), (self._day, day)) if window.lacks(total, asked)]
-            until = max((window.end for window in spent or [self._hour]), default=at)
+        self._hour.grant(report.hour, report.spent_in_hour, grant.amount, self._share * grant.hour)
+        self._day.grant(report.day, report.spent_in_day, grant.amount, self._share * grant.day)
+        if asked and not grant.amount:
+            totals = ((self._hour, grant.hour), (self._day, grant.day))
+            spent = [window for window, total in totals if window.lacks(total, asked)]
+            until = max(window.end for window in spent or [self._hour])
             self._denied_until = min(until, at + _ASK_AGAIN)
 
-    def go_shared(self, *, shared: bool) -> None:
-        """Spend what is granted from now on, or our share."""
+    def go_shared(self) -> None:
+        """Spend what is granted from now on."""
         self._pass()
-        if shared != self.is_shared:
-            self.is_shared, self.wanted, self._denied_until = shared, 0.0, 0.0
-            for window in (self._hour, self._day):
-                window.granted = window.used = 0.0
+        self.is_shared = True
+
+    def go_alone(self) -> None:
+        """Spend our share from now on."""
+        self._pass()
+        self.is_shared, self.wanted, self._denied_until = False, 0.0, 0.0
+        for window in (self._hour, self._day):
+            window.give_back(keep=0.0)
+            window.granted = window.used = 0.0
 
     def set_aside(self, documents: int, characters: int) -> float:
         """Keep back what such a call may cost, to be given to `book`."""
@@ -208,11 +229,6 @@ class Budget:
         self._hour.add(at, hour)
         self._day.add(at, day)
 
-    @property
-    def limits(self) -> tuple[float | None, float | None]:
-        """What may be spent in an hour and in a day; None is no limit."""
-        return self._hour.limit, self._day.limit
-
     def exceeded(self) -> str:
         """Which limit is used up, as settings call it."""
         day, hour = self._day, self._hour
@@ -224,35 +240,43 @@ class Budget:
         """Let time pass: windows begin anew, and seconds are billed."""
         at = self._clock()
         seconds, self._at = max(0.0, at - self._at), at
+        hour = self._hour.number
         self._hour.go_to(at)
         self._day.go_to(at)
+        if self.is_shared and self._hour.number != hour:  # it was granted for both
+            self._day.give_back(keep=self._set_aside)
         if self.tariff.per_second:
             self._spend(seconds * self.tariff.per_second * self._share)
         return at
 
     def _spend(self, cost: float) -> None:
         self._total += cost
-        self._hour.used += cost
-        self._day.used += cost
-        if not self.is_shared:
-            self._unreported += cost
-        self._hour.spent += cost
-        self._day.spent += cost
+        for window in (self._hour, self._day):
+            window.spent += cost
+            if self.is_shared:
+                window.used += cost
+            else:
+                window.unreported += cost
 
 
 class _Window:
-    """An hour or a day, and what was spent in it."""
+    """An hour or a day, and what was spent in it.
+
+    Of what was `granted` so much is `used`; what is `unreported` others do not know of.
+    """
 
     def __init__(self, seconds: float, limit: float | None, at: float) -> None:
         self._seconds = seconds
-        self._number = at // seconds
+        self.number = int(at // seconds)
         self.limit = self.whole = limit
-        self.spent = 0.0
-        self.granted = self.used = 0.0
+        self._empty()
+
+    def _empty(self) -> None:
+        self.spent = self.granted = self.used = self.unreported = 0.0
 
     @property
     def end(self) -> float:
-        return (self._number + 1) * self._seconds
+        return (self.number + 1) * self._seconds
 
     def lacks(self, total: float, amount: float) -> bool:
         return self.whole is not None and total + amount > self.whole
@@ -262,17 +286,27 @@ class _Window:
             self.limit = share * self.whole
 
     def go_to(self, at: float) -> None:
-        if at // self._seconds > self._number:  # a clock that is set back opens no window twice
-            self._number = at // self._seconds
-            self.spent = 0.0
-            self.granted = self.used = 0.0
+        if at // self._seconds > self.number:  # a clock that is set back opens no window twice
+            self.number = int(at // self._seconds)
+            self._empty()
 
     def add(self, at: float, amount: float) -> None:
-        if at // self._seconds == self._number:  # else it is of another time
+        if at // self._seconds == self.number:  # else it is of another time
             self.spent = max(0.0, self.spent + amount)
+
+    def grant(self, number: int, reported: float, amount: float, spent: float) -> None:
+        if number == self.number:  # else it was another hour, or day, that was reported on
+            self.unreported -= reported
+            self.granted += amount
+            self.spent = spent
+
+    def give_back(self, keep: float) -> None:
+        left = max(0.0, self.granted - self.used - keep)
+        self.granted -= left
+        self.unreported -= left
 
     def wait(self, set_aside: float, cost: float, at: float) -> float:
         before = self.spent + set_aside
         if self.limit is None or before + cost <= self.limit or before == 0.0:
             return 0.0
-        return max(0.0, (self._number + 1) * self._seconds - at)
+        return max(0.0, self.end - at)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from service import settings
 from service.admission import Admission, Call, Held, Stream
 from service.breaker import Breaker, BreakerStatistics, State
-from service.costs import FREE, Budget, Spent, Tariff
+from service.costs import FREE, Budget, Grant, Report, Spent, Tariff
 from service.documents import Outcome
 from service.errors import Misconfigured
 from service.hedging import Hedging
@@ -26,17 +26,12 @@ _LOOK = 1.0
 class Asked(NamedTuple):
     """What a gate tells the others of its group, and asks of them.
 
-    `slices` are the seconds wanted of each rate, `quiet` those that the account has asked for. Money was `spent` that
-    nobody knows of, and so much is `wanted`, or at `least`, in the hour and day of these numbers since 1970.
+    `slices` are the seconds wanted of each rate, `quiet` those that the account has asked for.
     """
 
     slices: Sequence[float]
     quiet: float
-    spent: float
-    wanted: float
-    least: float
-    hour: int
-    day: int
+    money: Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +214,6 @@ class Limits:
         return self._settings.quotas_of == "group"
 
     @property
-    def rates(self) -> int:
-        """How many rates can be shared by slices of time."""
-        return len(self._admission.leased)
-
-    @property
     def spend(self) -> tuple[float | None, float | None]:
         """What all may spend in an hour and in a day."""
         return self._settings.spend_per_hour, self._settings.spend_per_day
@@ -232,20 +222,15 @@ class Limits:
         """What is to be told to the others, and asked of them."""
         gate = self._admission
         quiet, self._quiet_to_tell = self._quiet_to_tell, 0.0
-        return Asked(gate.wants(len(self._requests), _now()), quiet, *gate.budget.report())
+        return Asked(gate.wants(len(self._requests), _now()), quiet, gate.budget.report())
 
-    def given(
-        self, slices: Sequence[tuple[float, float] | None], quiet: float, money: tuple[float, float, float, float]
-    ) -> None:
-        """What came of that: slices, by when from now each begins and how long it is, and all `quiet`, in seconds.
-
-        `money` is what was granted, what all have spent in this hour and day, and what they know of ours.
-        """
+    def given(self, asked: "Asked", slices: Sequence[tuple[float, float] | None], quiet: float, money: Grant) -> None:
+        """What came of that: slices, by when from now each begins and how long it is, and all `quiet`, in seconds."""
         gate, now = self._admission, _now()
-        gate.budget.go_shared(shared=True)
-        gate.budget.grant(*money)
+        gate.budget.go_shared()
+        gate.budget.grant(asked.money, money)
         for rate, slice_of_it in zip(gate.leased, slices, strict=True):
-            rate.lease(leased=True, now=now)
+            rate.go_by_slices(now)
             if slice_of_it is not None:
                 begin, seconds = slice_of_it
                 rate.give(now + begin, seconds)
@@ -253,9 +238,9 @@ class Limits:
             gate.quiet(quiet, now)
         self._look()
 
-    def leftover(self) -> float:
-        """Money that was granted and is not needed; it is not ours any more."""
-        return self._admission.budget.leftover() if self._admission.budget.is_limited else 0.0
+    def rest(self) -> "Asked":
+        """What is to be told to the others at the end: what is not needed is theirs."""
+        return Asked([0.0] * len(self._admission.leased), 0.0, self._admission.budget.rest())
 
     def tell_again(self, asked: "Asked") -> None:
         """Nobody has heard of it."""
@@ -264,9 +249,9 @@ class Limits:
     def alone(self) -> None:
         """Go by our own share of everything, for as long as nobody can be asked."""
         now = _now()
-        self._admission.budget.go_shared(shared=False)
+        self._admission.budget.go_alone()
         for rate in self._admission.leased:
-            rate.lease(leased=False, now=now)
+            rate.go_by_share(now)
         self._look()
 
     @property
@@ -288,8 +273,7 @@ class Limits:
             gate.waiting,
             self.quiet_for,
             gate.budget.spent(),
-            gate.budget.per_hour,
-            gate.budget.per_day,
+            *gate.budget.limits,
             gate.held(now),
             self.breaker.statistics(now),
         )

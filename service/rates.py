@@ -130,13 +130,23 @@ class LeasedRate(Rate):
         if paid < seconds:
             self._slices.append((begin + paid, begin + seconds))
 
-    def lease(self, *, leased: bool, now: float) -> None:
-        """Go by slices from now on, or by our share."""
-        if leased != self.is_leased:
-            self.is_leased, self._owed = leased, 0.0
-            self._slices.clear()
-            self.free_at = now
-            self.share(self._share)
+    def go_by_slices(self, now: float) -> None:
+        """Let go what slices are given for from now on, and no more."""
+        if not self.is_leased:
+            self.is_leased = True
+            self._begin_anew(now)
+
+    def go_by_share(self, now: float) -> None:
+        """Let go our share from now on, whoever gives what."""
+        if self.is_leased:
+            self.is_leased = False
+            self._begin_anew(now)
+
+    def _begin_anew(self, now: float) -> None:
+        self._owed = 0.0
+        self._slices.clear()
+        self.free_at = now
+        self.share(self._share)
 
 
 class LearntRate(Rate):

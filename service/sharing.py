@@ -17,6 +17,7 @@ import structlog
 
 from service import settings
 from service.account import Account
+from service.costs import Grant
 from service.errors import Misconfigured, Unavailable
 from service.limits import Asked, Limits
 from service.telemetry import Telemetry
@@ -27,6 +28,8 @@ _PATIENCE = 1.0
 """Seconds that Redis may take for an answer."""
 _LONGEST_PAUSE = 5.0
 _LATER = "later "
+_HOUR_KEPT, _DAY_KEPT = 7200, 172_800
+"""Seconds that it is kept what was spent in an hour and in a day."""
 _HORIZON = 0.1
 """Seconds before it begins that a slice may be given, so that nothing is lost between two of them."""
 
@@ -58,12 +61,17 @@ if quiet > 0 and quiet * 1000 > left then
     redis.call('SET', KEYS[rates + 1], '1', 'PX', left)
 end
 answer[rates + 1] = tostring(math.max(left, 0))
-local spent, wanted, least = tonumber(ARGV[rates + 4]), tonumber(ARGV[rates + 5]), tonumber(ARGV[rates + 6])
-local granted = wanted
+local granted, least = tonumber(ARGV[rates + 4]), tonumber(ARGV[rates + 5])
+local limits, spent, lives = {}, {}, {}
 for i = 1, 2 do
-    local limit = tonumber(ARGV[rates + 6 + i])
+    limits[i] = tonumber(ARGV[rates + 3 + 3 * i])
+    spent[i] = tonumber(ARGV[rates + 4 + 3 * i])
+    lives[i] = tonumber(ARGV[rates + 5 + 3 * i])
+end
+for i = 1, 2 do
+    local limit = limits[i]
     if limit >= 0 then
-        local before = tonumber(redis.call('GET', KEYS[rates + 1 + i]) or '0') + spent
+        local before = tonumber(redis.call('GET', KEYS[rates + 1 + i]) or '0') + spent[i]
         if before > 0 then
             granted = math.min(granted, math.max(limit - before, 0))
         end
@@ -74,11 +82,11 @@ if granted < least then
 end
 for i = 1, 2 do
     local total = '0'
-    if tonumber(ARGV[rates + 6 + i]) >= 0 then
+    if limits[i] >= 0 then
         local key = KEYS[rates + 1 + i]
-        if spent + granted ~= 0 then
-            redis.call('INCRBYFLOAT', key, string.format('%.12f', spent + granted))
-            redis.call('EXPIRE', key, tonumber(ARGV[rates + 8 + i]))
+        if spent[i] + granted ~= 0 then
+            redis.call('INCRBYFLOAT', key, string.format('%.12f', spent[i] + granted))
+            redis.call('EXPIRE', key, lives[i])
         end
         total = redis.call('GET', key) or '0'
     end
@@ -188,22 +196,23 @@ class Sharer:
 
     async def leave(self) -> None:
         """Give back what is not needed."""
-        if self._is_shared and (left := self._limits.leftover()):
-            asked = Asked([0.0] * self._limits.rates, 0.0, -left, 0.0, 0.0, *self._limits.asks()[-2:])
+        rest = self._limits.rest()
+        if self._is_shared and (rest.money.spent_in_hour or rest.money.spent_in_day):
             with suppress(*_failures()):
                 async with asyncio.timeout(_PATIENCE):
-                    await self._script(self._keys(asked), self._arguments(asked))
+                    await self._script(self._keys(rest), self._arguments(rest))
         self._limits.alone()
 
     def _keys(self, asked: Asked) -> list[str]:
         place = self._place
         rates = [f"{place}:rate:{number}" for number in range(len(asked.slices))]
-        return [*rates, f"{place}:quiet", f"{place}:hour:{asked.hour}", f"{place}:day:{asked.day}"]
+        return [*rates, f"{place}:quiet", f"{place}:hour:{asked.money.hour}", f"{place}:day:{asked.money.day}"]
 
     def _arguments(self, asked: Asked) -> list[object]:
-        money = [asked.spent, asked.wanted, asked.least]
-        limits = [-1 if limit is None else limit for limit in self._limits.spend]
-        return [len(asked.slices), _HORIZON, *asked.slices, asked.quiet, *money, *limits, 7200, 172_800]
+        money = asked.money
+        per_hour, per_day = (-1 if limit is None else limit for limit in self._limits.spend)
+        hour, day = (per_hour, money.spent_in_hour, _HOUR_KEPT), (per_day, money.spent_in_day, _DAY_KEPT)
+        return [len(asked.slices), _HORIZON, *asked.slices, asked.quiet, money.wanted, money.least, *hour, *day]
 
     def _give(self, asked: Asked, answer: Sequence[str]) -> float:
         """Hand out what has come; gives the seconds before which it is not worth asking again."""
@@ -218,7 +227,7 @@ class Sharer:
                 later.append(float(told.removeprefix(_LATER)))
             slices.append((float(told), wanted) if told and not told.startswith(_LATER) else None)
         quiet, granted, hour, day = (float(each) for each in answer[count:])
-        self._limits.given(slices, quiet / 1000, (granted, hour, day, asked.spent))
+        self._limits.given(asked, slices, quiet / 1000, Grant(granted, hour, day))
         return min(later, default=0.0)
 
     def _alone(self, error: Exception) -> None:

@@ -51,6 +51,16 @@ class _Jump(selectors.SelectSelector):
         return []
 
 
+class Clock:
+    """A clock on the wall that stands still until it is set."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def __call__(self) -> float:
+        return self.at
+
+
 def virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """Run a test, or any coroutine function, to its end on virtual time."""
 

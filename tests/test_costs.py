@@ -3,18 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import settings
-from service.costs import DAY, HOUR, Budget, Spent, Tariff, tariff
+from service.costs import DAY, HOUR, Budget, Grant, Spent, Tariff, tariff
 from service.documents import Classified, Reason, Refused
+from tests.clock import Clock
 
 NOON = 1_800_000_000 // DAY * DAY + 12 * HOUR
-
-
-class Clock:
-    def __init__(self, at: float = NOON) -> None:
-        self.at = at
-
-    def __call__(self) -> float:
-        return self.at
 
 
 RESOURCE = {"endpoint": "https://contoso.cognitiveservices.azure.com", "key": "a-key"}
@@ -66,7 +59,7 @@ def test_who_is_refused_is_not_billed_for() -> None:
 def test_no_hour_and_no_day_costs_more_than_it_may(
     calls: list[tuple[int, float, float]], per_hour: float, per_day: float
 ) -> None:
-    clock = Clock()
+    clock = Clock(NOON)
     budget = Budget(Tariff(1.0, characters_per_unit=1), per_hour, per_day, clock)
     hours, days = dict[float, float](), dict[float, float]()
     for documents, later, share in calls:
@@ -103,7 +96,7 @@ def test_what_may_be_spent_opens_again_with_the_next_hour_and_the_next_day() -> 
 
 
 def test_what_was_set_aside_and_not_spent_may_be_spent() -> None:
-    budget = Budget(Tariff(1.0, characters_per_unit=1), 10, None, Clock())
+    budget = Budget(Tariff(1.0, characters_per_unit=1), 10, None, Clock(NOON))
     kept = budget.set_aside(8, 0)
     assert budget.wait(5, 0) > 0
     budget.book(kept, 2)
@@ -112,14 +105,14 @@ def test_what_was_set_aside_and_not_spent_may_be_spent() -> None:
 
 
 def test_a_call_that_alone_costs_more_than_an_hour_may_goes_as_its_first() -> None:
-    budget = Budget(Tariff(1.0, characters_per_unit=1), 10, None, Clock())
+    budget = Budget(Tariff(1.0, characters_per_unit=1), 10, None, Clock(NOON))
     assert budget.wait(25, 0) == 0
     budget.book(budget.set_aside(25, 0), 25)
     assert budget.wait(1, 0) > 0
 
 
 def test_an_endpoint_is_billed_by_the_second_asked_or_not() -> None:
-    clock = Clock()
+    clock = Clock(NOON)
     budget = Budget(Tariff(per_second=0.0005 * 4), None, 10, clock)
     clock.at += 1000
     assert budget.spent().total == pytest.approx(2)
@@ -128,7 +121,7 @@ def test_an_endpoint_is_billed_by_the_second_asked_or_not() -> None:
 
 
 def test_a_clock_that_is_set_back_opens_nothing_twice() -> None:
-    clock = Clock()
+    clock = Clock(NOON)
     budget = Budget(Tariff(1.0, characters_per_unit=1), 10, None, clock)
     budget.book(budget.set_aside(10, 0), 10)
     clock.at -= HOUR + 1
@@ -138,9 +131,9 @@ def test_a_clock_that_is_set_back_opens_nothing_twice() -> None:
 
 
 def granted(**limits: float) -> tuple[Budget, Clock]:
-    clock = Clock()
+    clock = Clock(NOON)
     budget = Budget(Tariff(1.0), limits.get("per_hour"), limits.get("per_day"), clock)
-    budget.go_shared(shared=True)
+    budget.go_shared()
     return budget, clock
 
 
@@ -148,8 +141,9 @@ def test_what_is_shared_is_granted_before_it_is_spent() -> None:
     budget, _ = granted(per_hour=1000)
     assert 0 < budget.wait(5, 0) < 1
     assert budget.is_asking
-    assert budget.report()[1:3] == (5.0, 5.0)
-    budget.grant(5.0, 5.0, 5.0, 0.0)
+    asked = budget.report()
+    assert (asked.wanted, asked.least) == (5.0, 5.0)
+    budget.grant(asked, Grant(5.0, 5.0, 5.0))
     assert budget.wait(5, 0) == 0
     budget.book(budget.set_aside(5, 0), 3.0)
     assert budget.wait(2, 0) == 0, "what was not billed may be spent again"
@@ -159,7 +153,7 @@ def test_what_is_shared_is_granted_before_it_is_spent() -> None:
 def test_a_refusal_is_believed_for_a_while_and_to_the_end_of_the_hour_at_most() -> None:
     budget, clock = granted(per_hour=1000)
     budget.wait(5, 0)
-    budget.grant(0.0, 999.0, 999.0, 0.0)
+    budget.grant(budget.report(), Grant(0.0, 999.0, 999.0))
     assert not budget.is_asking
     assert budget.wait(5, 0) == pytest.approx(60)
     clock.at += 61
@@ -169,20 +163,70 @@ def test_a_refusal_is_believed_for_a_while_and_to_the_end_of_the_hour_at_most() 
 def test_what_was_granted_and_is_not_needed_is_given_back() -> None:
     budget, _ = granted(per_hour=1000)
     budget.wait(20, 0)
-    budget.grant(20.0, 20.0, 20.0, 0.0)
+    budget.grant(budget.report(), Grant(20.0, 20.0, 20.0))
     budget.book(budget.set_aside(5, 0), 5.0)
     aside = budget.set_aside(3, 0)
-    assert budget.leftover() == 12
-    assert budget.leftover() == 0
+    assert budget.rest().spent_in_hour == -12
     assert budget.wait(1, 0) > 0
     budget.book(aside, 3.0)
 
 
+def told(budget: Budget) -> tuple[float, float]:
+    """What is to be told of the hour and of the day; the others hear it, and grant nothing."""
+    report = budget.report()
+    budget.go_shared()
+    budget.grant(report, Grant(0.0, report.spent_in_hour, report.spent_in_day))
+    return report.spent_in_hour, report.spent_in_day
+
+
 def test_what_was_spent_while_nobody_could_be_asked_is_told_later() -> None:
     budget, _ = granted(per_day=1000)
-    budget.go_shared(shared=False)
+    budget.go_alone()
     budget.book(0.0, 7.0)
-    assert budget.report()[0] == 7
-    budget.go_shared(shared=True)
-    budget.grant(0.0, 7.0, 7.0, 7.0)
-    assert budget.report()[0] == 0
+    assert told(budget) == (7.0, 7.0)
+    assert told(budget) == (0.0, 0.0)
+
+
+def test_what_is_told_later_is_of_the_hour_and_the_day_in_which_it_was_spent() -> None:
+    budget, clock = granted(per_hour=1000, per_day=1000)
+    budget.go_alone()
+    budget.book(0.0, 7.0)
+    clock.at += HOUR
+    budget.book(0.0, 2.0)
+    assert told(budget) == (2.0, 9.0)
+    budget.go_alone()
+    budget.book(0.0, 5.0)
+    clock.at += DAY
+    assert told(budget) == (0.0, 0.0)
+
+
+def test_what_comes_of_a_report_is_of_its_hour() -> None:
+    budget, clock = granted(per_hour=1000, per_day=1000)
+    budget.go_alone()
+    budget.book(0.0, 7.0)
+    report = budget.report()
+    clock.at += HOUR
+    budget.go_shared()
+    budget.grant(report, Grant(10.0, 600.0, 800.0))
+    assert budget.spent() == Spent(7.0, 0.0, 800.0)
+    assert budget.wait(1, 0) > 0, "nothing is granted for this hour"
+    assert budget.report()[2:4] == (0.0, 0.0)
+
+
+def test_what_was_granted_for_an_hour_that_is_over_goes_back_to_its_day() -> None:
+    budget, clock = granted(per_hour=1000, per_day=1000)
+    budget.wait(20, 0)
+    budget.grant(budget.report(), Grant(20.0, 20.0, 20.0))
+    budget.book(budget.set_aside(5, 0), 5.0)
+    clock.at += HOUR
+    assert told(budget) == (0.0, -15.0)
+
+
+def test_what_was_granted_and_not_used_is_spent_alone_and_not_told_twice() -> None:
+    budget, _ = granted(per_hour=1000)
+    budget.wait(20, 0)
+    budget.grant(budget.report(), Grant(20.0, 20.0, 20.0))
+    budget.book(budget.set_aside(5, 0), 5.0)
+    budget.go_alone()
+    budget.book(0.0, 18.0)
+    assert told(budget)[0] == 3.0, "all know of 20, and 23 were spent"

@@ -144,7 +144,7 @@ def test_what_is_not_needed_is_not_tried() -> None:
 
 def leased(per_second: float = 10.0) -> LeasedRate:
     rate = LeasedRate(per_second)
-    rate.lease(leased=True, now=0.0)
+    rate.go_by_slices(0.0)
     return rate
 
 
@@ -198,11 +198,11 @@ def test_without_slices_it_goes_by_its_share() -> None:
     rate = leased()
     rate.share(0.25)
     assert rate.per_second == 10
-    rate.lease(leased=False, now=5.0)
+    rate.go_by_share(5.0)
     assert rate.per_second == 2.5
     assert not rate.holds(5.0)
     rate.take(1, 5.0)
     assert rate.holds(5.3)
-    rate.lease(leased=True, now=6.0)
+    rate.go_by_slices(6.0)
     assert rate.per_second == 10
     assert rate.holds(6.0)

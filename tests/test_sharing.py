@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from structlog.testing import capture_logs
 from service import settings, sharing
 from service.account import Account
 from service.admission import Stream
-from service.costs import Tariff
+from service.costs import DAY, HOUR, Tariff
 from service.documents import Classified
 from service.errors import Misconfigured, Unavailable
 from service.limits import Limits
 from service.telemetry import Telemetry
 from tests.classifiers import FirstWord
+from tests.clock import Clock
 from tests.redis_server import PASSWORD, RedisServer, redis_server
 
 UNIT = Classified((), 1)
@@ -45,9 +46,9 @@ def where(server: RedisServer, **values: Any) -> settings.Redis:
 class Replica:
     """A gate that shares with others, and what went through it."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, /, **limits: Any) -> None:
         self.telemetry = Telemetry()
-        self.limits = Limits(settings.Limits.model_validate({"in_flight": 500, **limits}), Tariff(1.0))
+        self.limits = Limits(settings.Limits.model_validate({"in_flight": 500, **limits}), Tariff(1.0), clock)
         self.limits.share(Stream(), 0.25)
         events = self.telemetry.account("azure", "fake")
         self.account = Account("azure", "fake", FirstWord(), limits=self.limits, telemetry=events)
@@ -169,6 +170,24 @@ async def test_money_that_was_spent_is_known_to_those_who_come_later(server: Red
         began = time.monotonic()
         await later.ask(began + 2)
     assert 199 <= len(later.went) <= 200
+
+
+async def test_money_that_is_spent_while_redis_is_away_is_of_the_hour_it_was_spent_in(server: RedisServer) -> None:
+    clock = Clock(DAY * (time.time() // DAY) + 10.5 * HOUR)
+    replica, other = (Replica(clock, spend_per_hour=100, spend_per_day=500) for _ in range(2))
+    async with together(server, replica):
+        server.stop()
+        await shared(replica, 0)
+        await replica.ask_in_turn(20)
+        clock.at += HOUR
+        await replica.ask_in_turn(5)
+        server.start()
+        await shared(replica, 1)
+        async with together(server, other), asyncio.timeout(20):
+            while other.limits.statistics().spent.day == 0:  # noqa: ASYNC110  nor does a budget
+                await asyncio.sleep(0.01)
+        spent = other.limits.statistics().spent
+    assert (spent.hour, spent.day) == (5 / 4, 25 / 4), "a quarter of what all have spent is taken to be its own"
 
 
 async def test_while_redis_is_away_each_goes_by_its_share_and_then_by_redis_again(server: RedisServer) -> None:
