@@ -31,9 +31,9 @@ from service.settings import Log
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from service import bench as benchmark
     from service import demo as demonstration
     from service import replay as replaying
+    from service.bench import load as benchmark
     from service.simulation import play as playing
 
 T = TypeVar("T")
@@ -408,9 +408,9 @@ def bench(
             raise typer.BadParameter("scenarios are played without Kafka: leave --bootstrap out")
         _play(scenario, as_json=as_json)
         return
-    from service import bench as benchmark
+    from service.bench import load as benchmark
 
-    report = benchmark.bench(bootstrap, Steps(console.err()))
+    report = benchmark.measure(bootstrap, Steps(console.err()))
     if as_json:
         console.print_json({**asdict(report), "figures": report.figures()})
     else:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from service.errors import Unavailable
@@ -35,15 +36,24 @@ def settle_memory() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-@contextmanager
-def spawned(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
-    """Another process that runs `target` for the length of the block, with a connection to it as its first argument."""
+def started(target: Callable[..., None], *arguments: object) -> tuple[BaseProcess, Connection]:
+    """Another process that runs `target`, with the other end of a connection as its first argument.
+
+    It ignores SIGINT until it says otherwise: Ctrl-C reaches all processes of a terminal, and is ours to act on.
+    """
     ours, theirs = _spawning.Pipe()
-    process = _spawning.Process(target=target, args=(theirs, *arguments), daemon=True)
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C reaches them too, and is ours to act on
+    process = _spawning.Process(target=target, args=(theirs, *arguments))
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited
     process.start()
     signal.signal(signal.SIGINT, handler)
     theirs.close()
+    return process, ours
+
+
+@contextmanager
+def spawned(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
+    """Another process that runs `target` for the length of the block, and a connection to it."""
+    process, ours = started(target, *arguments)
     try:
         yield ours
     finally:

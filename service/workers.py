@@ -6,17 +6,18 @@ others' meanwhile; one that ends by itself, as over a wrong setting, ends the wh
 """
 
 import asyncio
-import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import structlog
 
 from service import health, messages, worker
+from service.process import started
 from service.reload import at_each_hangup
 from service.settings import Health, Settings
 
@@ -25,7 +26,6 @@ _FIRST_WAIT, _LONGEST_WAIT, _WELL = 1.0, 30.0, 60.0
 _SHORT_OF_TIME = 10.0
 """Seconds that workers have to end which are told so twice."""
 
-_spawning = multiprocessing.get_context("spawn")
 log = structlog.get_logger(__name__)
 
 Target = Callable[[Connection, int], None]
@@ -89,7 +89,7 @@ class _Worker:
         self.has_started_or_ended = asyncio.Event()
         self._number = number
         self._target = target
-        self._process: multiprocessing.process.BaseProcess | None = None
+        self._process: BaseProcess | None = None
         self._is_to_reload = False
 
     async def keep(self, stop: asyncio.Event) -> int:
@@ -116,13 +116,9 @@ class _Worker:
     async def _run(self) -> int:
         """Run its process to its end; gives the exit code, or less than 0 for the signal that killed it."""
         loop, over = asyncio.get_running_loop(), asyncio.Event()
-        ours, theirs = _spawning.Pipe()
-        process = self._process = _spawning.Process(target=self._target, args=(theirs, self._number))
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is this process's to act on
         self._is_to_reload = False
-        process.start()
-        signal.signal(signal.SIGINT, handler)
-        theirs.close()
+        process, ours = started(self._target, self._number)
+        self._process = process
 
         def told() -> None:
             loop.remove_reader(ours.fileno())

@@ -11,7 +11,8 @@ import httpx
 import orjson
 import pytest
 
-from service import bench
+from service.bench import load
+from service.bench.endpoint import endpoint
 from service.process import received, spawned
 from tests.commands import PATIENCE, end, environment
 
@@ -36,8 +37,9 @@ def children(process: int) -> list[str]:
 
 
 SHORTLY = """
-from service import bench, cli
-bench._WARM_UP, bench._MEASURED = 0.3, 0.7
+from service import cli
+from service.bench import load
+load._WARM_UP, load._MEASURED = 0.3, 0.7
 cli.main()
 """
 
@@ -59,7 +61,8 @@ def test_it_reports_every_figure_beside_its_goal() -> None:
     assert [report[name] for name in set_up] == [100, 32, 25, 8000]
     measured = ("docs_per_s", "cpu_us_per_document", "bare_loop_cpu_us_per_document", "peak_memory_mb")
     assert min(report[name] for name in measured) > 0
-    assert report["share_of_ideal"] == round(report["docs_per_s"] / 8000, 4)
+    rounded = 0.0001 / 2 + 0.1 / 2 / 8000  # both are, each from what was measured
+    assert report["share_of_ideal"] == pytest.approx(report["docs_per_s"] / 8000, rel=0, abs=1.01 * rounded)
     assert report["added_latency_ms"].keys() == {"p50", "p99"}
     assert [figure.keys() for figure in report["figures"]] == [{"name", "measured", "unit", "goal", "met"}] * 3
     assert run.stderr.splitlines()[-1].startswith("half load")
@@ -67,7 +70,7 @@ def test_it_reports_every_figure_beside_its_goal() -> None:
 
 def test_a_goal_is_met_or_missed_by_its_figure() -> None:
     def met(share: float, cpu: float, late: float) -> list[bool]:
-        measured = bench.Report(
+        measured = load.Report(
             broker="",
             endpoint_ms=100,
             in_flight=32,
@@ -87,14 +90,14 @@ def test_a_goal_is_met_or_missed_by_its_figure() -> None:
 
 
 def test_the_endpoint_answers_each_document_after_its_constant_time() -> None:
-    with spawned(bench._endpoint) as endpoint, httpx.Client(base_url=received(endpoint)) as client:
+    with spawned(endpoint, 0.1) as answering, httpx.Client(base_url=received(answering)) as client:
         began = time.monotonic()
         documents = [{"id": str(n), "text": "a ticket"} for n in range(25)]
         submitted = client.post("/language/analyze-text/jobs", json={"analysisInput": {"documents": documents}})
         assert submitted.status_code == 202
         while (job := client.get(submitted.headers["operation-location"]).json())["status"] == "running":
             time.sleep(0.01)
-        assert time.monotonic() - began >= bench.ENDPOINT_SECONDS
+        assert time.monotonic() - began >= 0.1
         (task,) = job["tasks"]["items"]
         assert [each["id"] for each in task["results"]["documents"]] == [each["id"] for each in documents]
 

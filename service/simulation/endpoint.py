@@ -9,7 +9,7 @@ import heapq
 import math
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, count
 from typing import Literal, NamedTuple
 
@@ -17,6 +17,7 @@ import orjson
 from pydantic import Field
 
 from service.settings.values import Branch, Seconds, Share
+from service.simulation import language
 from service.transport import Answer
 
 _SEED = 5
@@ -189,7 +190,7 @@ class Endpoint:
         self.began = asyncio.get_running_loop().time()
         self._model = Model(phases)
         self._base = base
-        self._jobs: dict[str, tuple[float, bytes]] = {}
+        self._jobs: dict[str, tuple[float, Answer]] = {}
         self._names = count()
 
     async def answer(self, method: str, url: str, content: bytes) -> Answer:
@@ -208,42 +209,40 @@ class Endpoint:
         if work.status != 200:
             return self._declined(work.status)
         await asyncio.sleep(work.done_at - self._now())
-        return Answer(200, _JSON, _ANALYSIS)
+        return Answer(200, language.JSON, _ANALYSIS)
 
     def _submitted(self, content: bytes) -> Answer:
-        documents = orjson.loads(content)["analysisInput"]["documents"]
+        documents = language.documents_in(content)
         work = self._model.asked(len(documents), sum(len(each["text"]) for each in documents), self._now())
         if work.status != 200:
             return self._declined(work.status)
         name = str(next(self._names))
         if len(self._jobs) >= _MOST_JOBS:
             del self._jobs[next(iter(self._jobs))]
-        self._jobs[name] = work.done_at, _SUCCEEDED % b",".join(_CLASSIFIED % each["id"].encode() for each in documents)
-        where = f"{self._base}/language/analyze-text/jobs/{name}?api-version=2023-04-01"
-        return Answer(202, {"operation-location": where}, b"")
+        self._jobs[name] = work.done_at, language.succeeded(documents)
+        return language.submitted(self._base, name)
 
     def _polled(self, path: str) -> Answer:
         work = self._model.asked(0, 0, self._now())
         if work.status != 200:
             return self._declined(work.status)
-        name = path.rpartition("/")[2]
+        name = language.job_of(path)
         if name not in self._jobs:
-            return Answer(404, _JSON, _DECLINED)
+            return Answer(404, language.JSON, _DECLINED)
         done_at, answer = self._jobs[name]
         if done_at > self._now():
-            return Answer(200, _JSON, _RUNNING)
-        return Answer(200, _JSON, answer)
+            return language.RUNNING
+        return answer
 
     def _declined(self, status: int) -> Answer:
         wait = self._model.behaviour.retry_after
         headers = {"retry-after": f"{wait:g}"} if wait is not None and status == 429 else {}
-        return Answer(status, {**_JSON, **headers}, _DECLINED)
+        return Answer(status, {**language.JSON, **headers}, _DECLINED)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time() - self.began
 
 
-_JSON: Mapping[str, str] = {"content-type": "application/json"}
 _ANALYSIS = orjson.dumps(
     {
         "blocklistsMatch": [],
@@ -253,9 +252,3 @@ _ANALYSIS = orjson.dumps(
     }
 )
 _DECLINED = b'{"error":{"code":"Declined","message":"as the scenario says"}}'
-_CLASSIFIED = b'{"id":"%b","class":[{"category":"billing","confidenceScore":0.93}],"warnings":[]}'
-_SUCCEEDED = (
-    b'{"status":"succeeded","errors":[],"tasks":{"completed":1,"failed":0,"inProgress":0,"total":1,"items":['
-    b'{"kind":"CustomSingleLabelClassificationLROResults","status":"succeeded","results":{"errors":[],"documents":[%b]}}]}}'
-)
-_RUNNING = b'{"status":"running","errors":[],"tasks":{"completed":0,"failed":0,"inProgress":1,"total":1,"items":[]}}'
