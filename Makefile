@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench bench-model bench-peers embeddings chaos reference dashboards ops-check lock clean
+.PHONY: help demo test lint kafka bench bench-model bench-order bench-peers embeddings chaos reference dashboards ops-check lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
@@ -35,6 +35,9 @@ bench: $(VENV)/.runtime ## measure throughput and latency, or play scenarios (AR
 
 bench-model: $(VENV)/.dev ## measure the embedded model on public data (ARGS='banking77 cost' for some of it)
 	@$(VENV)/bin/python -m tests.model.bench $(ARGS)
+
+bench-order: $(VENV)/.dev ## measure what `ordered_by: key` costs, on real Kafka; three minutes
+	@$(VENV)/bin/python -m tests.kafka.updates
 
 bench-peers: $(VENV)/.dev $(PEERS)/.installed ## measure beside what one would use instead, on real Kafka; a quarter of an hour
 	@$(VENV)/bin/python -m tests.peers $(ARGS)

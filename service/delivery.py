@@ -8,8 +8,9 @@ the commit's metadata to say so of a result, that result waits until there is.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Protocol, runtime_checkable
 
 import structlog
@@ -69,19 +70,48 @@ class Finished:
     attempts: Sequence[int]
     messages: Sequence[Message]
 
+    def of(self, records: Iterable[Record]) -> "Finished":
+        """The same of some of the records, in that order."""
+        wanted = list(records)
+        if len(wanted) == len(self.records) and all(map(is_, wanted, self.records)):
+            return self
+        places = {id(record): place for place, record in enumerate(self.records)}
+        messages: dict[Position, list[Message]] = {}
+        for message in self.messages:
+            messages.setdefault(message.source, []).append(message)
+        chosen = [places[id(record)] for record in wanted]
+        return Finished(
+            wanted,
+            [self.outcomes[place] for place in chosen],
+            [self.attempts[place] for place in chosen],
+            [message for record in wanted for message in messages.get(record.position, ())],
+        )
+
 
 class Delivery(Protocol):
     """What the pipeline hands finished records to."""
 
+    def expect(self, records: Sequence[Record]) -> None:
+        """Take note of records that were taken in hand, in the order of the input."""
+        ...
+
     async def deliver(self, finished: Finished) -> None:
         """Have records published and resolved; when this returns they are, or they are not ours any more."""
+        ...
+
+    async def hand_on(self, finished: Finished) -> Awaitable[None]:
+        """The same, but return as soon as what is handed on next will be seen after it; gives what ends when it is."""
         ...
 
     async def commit(self) -> None:
         """Commit what may be committed."""
         ...
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
+    def give_up(self, records: Iterable[Record]) -> None:
+        """Take note that records are left to the next owner of their partitions."""
+        ...
+
+    def forget(self, partitions: Sequence[Partition]) -> None:
         """Let go of what is held of partitions that are another's from now on."""
         ...
 
@@ -115,6 +145,11 @@ class AtLeastOnce:
         self._offsets.resolve(finished.records)
         self._telemetry.finished(finished.records, finished.outcomes)
 
+    async def hand_on(self, finished: Finished) -> Awaitable[None]:
+        """As `Delivery.hand_on`: once it is published."""
+        await self.deliver(finished)
+        return _nothing()
+
     async def commit(self) -> None:
         """As `Delivery.commit`."""
         async with self._turn:
@@ -134,7 +169,13 @@ class AtLeastOnce:
                 for partition, mark in marks.items():
                     self._ledger.discard(self._ledger.superfluous(partition, mark))
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
+    def expect(self, records: Sequence[Record]) -> None:
+        """As `Delivery.expect`, in no order."""
+
+    def give_up(self, records: Iterable[Record]) -> None:
+        """As `Delivery.give_up`: nothing waits for them."""
+
+    def forget(self, partitions: Sequence[Partition]) -> None:
         """As `Delivery.forget`: nothing is held."""
 
 
@@ -163,8 +204,15 @@ class ExactlyOnce:
         self._held: dict[Partition, list[_Held]] = {}
         self._turn = asyncio.Lock()
 
+    def expect(self, records: Sequence[Record]) -> None:
+        """As `Delivery.expect`, in no order."""
+
     async def deliver(self, finished: Finished) -> None:
         """As `Delivery.deliver`."""
+        await (await self.hand_on(finished))
+
+    async def hand_on(self, finished: Finished) -> Awaitable[None]:
+        """As `Delivery.hand_on`: at once, as transactions take what was handed on first."""
         waiting, messages = _Waiting(len(finished.records)), dict[Position, list[Message]]()
         for message in finished.messages:
             messages.setdefault(message.source, []).append(message)
@@ -172,7 +220,7 @@ class ExactlyOnce:
             topic, number, _ = position = each[0].position
             held = _Held(*each, messages.get(position, []), waiting)
             self._held.setdefault(Partition(topic, number), []).append(held)
-        await waiting.done
+        return waiting.done
 
     async def commit(self) -> None:
         """As `Delivery.commit`: one transaction for each partition that has something new."""
@@ -180,7 +228,10 @@ class ExactlyOnce:
             for partition in {*self._held, *self._offsets.partitions}:
                 transactions.create_task(self._transact(partition))
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
+    def give_up(self, records: Iterable[Record]) -> None:
+        """As `Delivery.give_up`: nothing waits for them."""
+
+    def forget(self, partitions: Sequence[Partition]) -> None:
         """As `Delivery.forget`."""
         for partition in partitions:
             for each in self._held.pop(partition, ()):
@@ -214,6 +265,10 @@ class ExactlyOnce:
             self._held[partition] = [each for each in self._held[partition] if id(each.record) not in covered]
             for each in leaving:
                 each.waiting.told()
+
+
+async def _nothing() -> None:
+    """What is over already."""
 
 
 class _Waiting:

@@ -24,6 +24,7 @@ from service.documents import Document, Outcome, Reason, Record, Refused
 from service.identical import likes
 from service.ledger import Ledger, NoShelf, Resumed
 from service.offsets import Mark, Offsets, Partition, Room
+from service.order import InOrder
 from service.reading import Reader
 from service.redaction import redaction
 from service.routing import Routing, dead_letter
@@ -156,13 +157,14 @@ class _Work:
             source.metadata_limit,
             lambda partition: dispatcher.beside(partition, source.partitions()),
         )
-        self._delivery: Delivery = (
+        delivery: Delivery = (
             ExactlyOnce(
                 stream, source, self.offsets, ledger=ledger, telemetry=self._telemetry, fenced=self._let_go_at_once
             )
             if isinstance(source, Transactions)
             else AtLeastOnce(stream, source, sink, self.offsets, ledger=ledger, telemetry=self._telemetry)
         )
+        self._delivery = InOrder(delivery, self.offsets) if stream.ordered_by == "key" else delivery
         self.commit = self._delivery.commit
         self._limit = DeadLetterLimit(stream.dead_letter_limit.share, stream.dead_letter_limit.of)
         self._trial: Batch | None = None
@@ -205,7 +207,9 @@ class _Work:
         now, documents, refused = time.time(), [], []
         if records:
             self._telemetry.consumed(len(records))
-        for record in self.offsets.track(records):
+        tracked = self.offsets.track(records)
+        self._delivery.expect(tracked)
+        for record in tracked:
             document = self._reader.read(record, now)
             if isinstance(document, Refused):
                 refused.append((record, document))
@@ -272,10 +276,10 @@ class _Work:
             return Partition(*document.record.position[:2]) in given_up
 
         gone = [document for tray in (self.batcher, self._ledger) for document in tray.drop(is_given_up)]
-        dropped = [document.record for document in gone]
-        dropped += self._limit.drop(lambda record: Partition(*record.position[:2]) in given_up)
-        self.offsets.abandon(dropped)
-        self._telemetry.abandoned(len(dropped))
+        left = [document.record for document in gone]
+        left += self._limit.drop(lambda record: Partition(*record.position[:2]) in given_up)
+        self.offsets.abandon(left)
+        self._telemetry.abandoned(len(left))
         out = set[int]()
         for batch, task in self._batches.items():
             if batch.asked or batch.answered:
@@ -283,10 +287,15 @@ class _Work:
             elif all(map(is_given_up, batch.documents)):
                 task.cancel()
                 gone += batch.documents
+                left += [document.record for document in batch.documents]
             else:
-                self.offsets.abandon(document.record for document in batch.documents if is_given_up(document))
-        self._leave(self._likes.drop(is_given_up, out))
+                records = [document.record for document in batch.documents if is_given_up(document)]
+                self.offsets.abandon(records)
+                left += records
+        alike = self._likes.drop(is_given_up, out)
+        self._leave(alike)
         self._likes.promote(gone)
+        self._delivery.give_up([*left, *(document.record for document in alike)])
 
     def _let_go_at_once(self, partition: Partition) -> None:
         """Stop work on a partition that was taken from us unasked."""

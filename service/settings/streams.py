@@ -152,6 +152,8 @@ class Stream(Branch):
     """Of an account that has not enough for all its streams, each gets in proportion to this."""
     batch: Batch = Batch()
     identical: Identical | None = None
+    ordered_by: Literal["key"] | None = None
+    """`key` has results of records with the same key come in the order of the records, retries and all."""
     capacity: Capacity = Capacity()
     output: Topic
     """The topic that gets every result."""
