@@ -9,7 +9,7 @@ from service.documents import Document, Outcome
 from service.errors import CallFailed, JobLost, Throttled, Unavailable
 
 _FIRST_GUESS = 0.25
-_SHORTEST, _LONGEST, _LONGEST_FIRST = 0.002, 120.0, 3600.0
+_SHORTEST, _LONGEST, _LONGEST_FIRST = 0.001, 120.0, 3600.0
 _CREEP, _FASTEST_CREEP, _LARGEST_STEP = 0.002, 0.1, 1.1
 _LONGEST_WAIT = _LONGEST_SILENCE = 3600.0
 _OF_A_GUESS, _OF_WHAT_IS_KNOWN = 0.5, 0.01

@@ -43,7 +43,8 @@ from service.pipeline import Owner
 from service.streams.header_names import read_any_header_name
 from service.streams.kafka_clients import connection, consumer_stopped, ms, started, stopped
 
-_MOST_RECORDS = 1000
+_MOST_RECORDS = 500
+"""Read at once, at most: while they are taken in hand nothing else is, and calls that are done wait."""
 _COMMIT_PATIENCE = 5.0
 _SILENCE = 10.0
 """Seconds without room after which the partitions are paused and the broker is shown that we are alive."""

@@ -40,7 +40,7 @@ from service.streams.kafka_failures import refusal, smaller, will_pass
 from service.streams.kafka_placement import Placement
 from service.telemetry import Telemetry
 
-_ROUND_EVERY = 0.005
+_ROUND_EVERY = 0.002
 """Seconds from one round to the next at least: more are gathered while they pass, and fewer requests are made."""
 LARGEST_ROUND = 128 * 1024
 LARGEST_REQUEST = 64 * 1024**2
