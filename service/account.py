@@ -139,6 +139,7 @@ class Account:
         self._ask = self._by_job(provider) if isinstance(provider, JobbingProvider) else _by_call(provider)
         self._job_deadline = job_deadline
         self._poll_times = PollTimes()
+        self._heard: dict[str, float] = {}
         self._doubts = 0
         limits.breaker.changed = self._log_breaker
 
@@ -215,7 +216,8 @@ class Account:
 
     def statistics(self) -> AccountStatistics:
         """A picture of this moment."""
-        return AccountStatistics(self.name, self.kind, self.limits.statistics())
+        silent_for = _now() - min(self._heard.values()) if self._heard else 0.0
+        return AccountStatistics(self.name, self.kind, self.limits.statistics(), len(self._heard), silent_for)
 
     async def give_up(self, job: Job) -> None:
         """Have a job cancelled that nobody wants the answers of."""
@@ -263,15 +265,23 @@ class Account:
     async def _follow(
         self, provider: JobbingProvider, job: Job, documents: Mapping[int, Document], age: float = 0.0
     ) -> tuple[list[Outcome], int]:
-        return await follow(
-            provider,
-            job.name,
-            documents,
-            self._poll_times,
-            deadline=self._job_deadline,
-            setback=self._set_back,
-            age=age,
-        )
+        def heard() -> None:
+            self._heard[job.name] = _now()
+
+        heard()
+        try:
+            return await follow(
+                provider,
+                job.name,
+                documents,
+                self._poll_times,
+                deadline=self._job_deadline,
+                setback=self._set_back,
+                heard=heard,
+                age=age,
+            )
+        finally:
+            self._heard.pop(job.name, None)
 
     def _set_back(self, error: Throttled | Unavailable, asked_at: float = math.inf) -> None:
         reason = _reason(error)

@@ -98,11 +98,13 @@ async def follow(
     *,
     deadline: float,
     setback: Callable[[Throttled | Unavailable], None],
+    heard: Callable[[], None] = lambda: None,
     age: float = 0.0,
 ) -> tuple[list[Outcome], int]:
     """Wait for the outcomes of a job that was submitted `age` seconds ago; gives them with the number of polls it took.
 
-    A poll that fails for a passing reason (told to `setback`) does not lose the job: it is asked after again. Raises
+    A poll that fails for a passing reason (told to `setback`) does not lose the job: it is asked after again. One that
+    says how the job stands is told to `heard`. Raises
     JobLost when it is not done at `deadline`, in seconds after it was submitted, or cannot be asked after for as long
     again (an hour at least), and whatever `poll` raises.
     """
@@ -125,6 +127,7 @@ async def follow(
             outcomes, wait = None, min(_LONGEST_WAIT, max(1.0, times.following(polls), error.retry_after or 0.0))
             is_late = loop.time() + wait - began > deadline + max(deadline, _LONGEST_SILENCE)
         else:
+            heard()
             wait = times.following(polls)
             is_late = loop.time() + wait - submitted > deadline
         passed = loop.time() - submitted

@@ -78,11 +78,13 @@ class StreamStatistics:
 
 @dataclass(frozen=True, slots=True)
 class AccountStatistics:
-    """An account as it stands."""
+    """An account as it stands; `silent_for` is how long ago it last said how the job stands that it says least of."""
 
     account: str
     provider: str
     limits: LimitsStatistics
+    jobs: int = 0
+    silent_for: float = 0.0
 
 
 class StreamTelemetry:
@@ -503,6 +505,12 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
     in_flight = _gauge("concurrency_inflight", "Calls out at the account.", *who)
     limit = _gauge("concurrency_limit", "Calls that may be out at the account.", *who)
     waiting = _gauge("calls_waiting", "Batches waiting at the account's gate.", *who)
+    jobs = _gauge("jobs_inflight", "Jobs that were submitted and have no answer yet.", *who)
+    silent = _gauge(
+        "job_poll_age_seconds",
+        "Since a job was submitted, or the account last said how it stands: of the job that is silent for the longest.",
+        *who,
+    )
     held = CounterMetricFamily(
         "labelstream_calls_held_seconds",
         "Seconds for which batches have waited at the account's gate, by what held whoever was next.",
@@ -526,6 +534,8 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
         in_flight.add_metric(names, account.limits.in_flight)
         limit.add_metric(names, account.limits.in_flight_limit)
         waiting.add_metric(names, account.limits.waiting)
+        jobs.add_metric(names, account.jobs)
+        silent.add_metric(names, account.silent_for)
         quiet.add_metric(names, account.limits.quiet)
         breaker = account.limits.breaker
         failures.add_metric(names, breaker.failures)
@@ -543,4 +553,18 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
             spent.add_metric([*names, period], amount)
             if most is not None:
                 spend_limit.add_metric([*names, period], most)
-    yield from (in_flight, limit, waiting, held, cost, spent, spend_limit, quiet, failures, circuit, opened)
+    yield from (
+        in_flight,
+        limit,
+        waiting,
+        jobs,
+        silent,
+        held,
+        cost,
+        spent,
+        spend_limit,
+        quiet,
+        failures,
+        circuit,
+        opened,
+    )

@@ -465,6 +465,22 @@ async def test_a_document_whose_jobs_are_always_lost_is_found_while_others_are_a
     assert [type(outcome) for _, outcome in answered] == [Classified, Refused, Classified]
 
 
+@virtual_time
+async def test_jobs_that_are_out_are_told_and_for_how_long_nothing_was_heard_of_them() -> None:
+    provider = FirstWordByJobs(seconds=100)
+    asked = account(provider)
+    async with asyncio.TaskGroup() as asking:
+        asking.create_task(by(asked).classify(batch("billing a"), unnoted()))
+        await asyncio.sleep(50)
+        assert asked.statistics().jobs == 1
+        assert asked.statistics().silent_for < 50, "it was asked after meanwhile"
+        provider.trouble = lambda: OUTAGE
+        await asyncio.sleep(60)
+        assert asked.statistics().silent_for > 59
+        provider.trouble = lambda: None
+    assert (asked.statistics().jobs, asked.statistics().silent_for) == (0, 0)
+
+
 class FailsPoisoned(FirstWordByJobs):
     """Has jobs that fail as a whole for what is in one of their documents."""
 

@@ -189,6 +189,19 @@ def _batches() -> list[object]:
             *quantiles("labelstream_job_duration_seconds", ACCOUNT, 0.5, 0.95),
         ),
         lines(
+            "Jobs that are out",
+            "Submitted, and without an answer yet.",
+            "none",
+            Query(f"sum(labelstream_jobs_inflight{{{ACCOUNT}}})", "jobs"),
+        ),
+        lines(
+            "Silence about a job",
+            "Since the account last said how the job stands that it says least of; a job that takes long is asked after "
+            "seldom. Longer than two jobs take, and than a quarter of an hour: alert LabelstreamJobsSilent.",
+            "s",
+            Query(f"max(labelstream_job_poll_age_seconds{{{ACCOUNT}}})", "silent for"),
+        ),
+        lines(
             "Polls a job",
             "Near 1: polls come at the right time. Each counts against the quota.",
             "none",
