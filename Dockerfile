@@ -1,4 +1,5 @@
-# labelstream, for `run` and `serve`: everything from the lock file, nothing to build with, nobody's root.
+# labelstream, for `run` and `serve`, with the extras `redaction`, `redis` and `tracing`: everything from the lock file,
+# nothing to build with, nobody's root.
 #
 #     docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t labelstream:0.1.0 .
 #
@@ -7,12 +8,12 @@ ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
-COPY requirements.txt requirements-build.txt ./
+COPY requirements-image.txt requirements-build.txt ./
 # Two environments: pip and the build backend stay in /build, what they install goes to /opt/labelstream.
 RUN python3 -m venv tools && python3 -m venv --without-pip /opt/labelstream \
     && tools/bin/pip --no-cache-dir --disable-pip-version-check install --require-hashes -r requirements-build.txt \
     && tools/bin/pip --no-cache-dir --disable-pip-version-check --python /opt/labelstream/bin/python \
-        install --require-hashes --only-binary :all: -r requirements.txt
+        install --require-hashes --only-binary :all: -r requirements-image.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY config/triage.yaml config/moderation.yaml config/
 COPY service service

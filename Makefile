@@ -58,14 +58,19 @@ dashboards: $(VENV)/.dev ## draw the boards of config/grafana anew
 ops-check: $(VENV)/.dev ## check rules, boards, image and chart, as `make test` does, too; takes Prometheus
 	@$(VENV)/bin/python -m pytest tests/ops $(ARGS)
 
+# What weighs little is in the image: nobody should have to build another to have limits shared, or to see a trace.
+IMAGE_EXTRAS := redaction redis tracing
+
 UV_COMPILE := $(VENV)/bin/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
 lock: $(VENV)/.dev ## pin the dependencies of pyproject.toml again (newest versions: ARGS=--upgrade)
 	$(UV_COMPILE) $(ARGS) pyproject.toml --output-file requirements.txt
+	$(UV_COMPILE) $(ARGS) pyproject.toml $(IMAGE_EXTRAS:%=--extra %) --constraints requirements.txt \
+		--output-file requirements-image.txt
 	$(UV_COMPILE) $(ARGS) --group build --constraints requirements.txt --output-file requirements-build.txt
 	$(UV_COMPILE) $(ARGS) pyproject.toml --group dev --constraints requirements.txt \
-		--constraints requirements-build.txt --output-file requirements-dev.txt
+		--constraints requirements-build.txt --constraints requirements-image.txt --output-file requirements-dev.txt
 	for sdk in textanalytics-6 textanalytics-5.2 content-previews; do \
 		$(UV_COMPILE) $(ARGS) tests/sdk/$$sdk.in --output-file tests/sdk/$$sdk.txt; done
 	$(UV_COMPILE) $(ARGS) tests/peers/requirements.in --output-file tests/peers/requirements.txt

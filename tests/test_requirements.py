@@ -11,7 +11,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt", "tests/peers/requirements.txt")
+LOCKS = (
+    "requirements.txt",
+    "requirements-image.txt",
+    "requirements-build.txt",
+    "requirements-dev.txt",
+    "tests/peers/requirements.txt",
+)
+EXTRAS_OF_THE_IMAGE = ("redaction", "redis", "tracing")
 
 
 def pins(lock: str) -> dict[str, list[Version]]:
@@ -27,7 +34,8 @@ def declared() -> dict[str, list[Requirement]]:
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     run, build = project["project"]["dependencies"], project["build-system"]["requires"]
     dev = [requirement for requirement in project["dependency-groups"]["dev"] if isinstance(requirement, str)]
-    lists = {"requirements.txt": run, "requirements-build.txt": build, "requirements-dev.txt": [*run, *build, *dev]}
+    extras = [each for extra in EXTRAS_OF_THE_IMAGE for each in project["project"]["optional-dependencies"][extra]]
+    lists = {"requirements.txt": run, "requirements-image.txt": [*run, *extras], "requirements-build.txt": build, "requirements-dev.txt": [*run, *build, *dev]}
     return {lock: [Requirement(requirement) for requirement in requirements] for lock, requirements in lists.items()}
 
 
@@ -47,7 +55,7 @@ def test_tests_run_with_the_versions_that_production_gets() -> None:
     tested = pins("requirements-dev.txt")
     differing = {
         name: (versions, tested.get(name))
-        for lock in ("requirements.txt", "requirements-build.txt")
+        for lock in ("requirements.txt", "requirements-image.txt", "requirements-build.txt")
         for name, versions in pins(lock).items()
         if tested.get(name) != versions
     }

@@ -196,8 +196,8 @@ def _batches() -> list[object]:
         ),
         lines(
             "Silence about a job",
-            "Since the account last said how the job stands that it says least of; a job that takes long is asked after "
-            "seldom. Longer than two jobs take, and than a quarter of an hour: alert LabelstreamJobsSilent.",
+            "Since the account last said how the job stands that it says least of; a job that takes long is asked "
+            "after seldom. Longer than two jobs take, and than a quarter of an hour: alert LabelstreamJobsSilent.",
             "s",
             Query(f"max(labelstream_job_poll_age_seconds{{{ACCOUNT}}})", "silent for"),
         ),
