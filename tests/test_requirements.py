@@ -35,7 +35,12 @@ def declared() -> dict[str, list[Requirement]]:
     run, build = project["project"]["dependencies"], project["build-system"]["requires"]
     dev = [requirement for requirement in project["dependency-groups"]["dev"] if isinstance(requirement, str)]
     extras = [each for extra in EXTRAS_OF_THE_IMAGE for each in project["project"]["optional-dependencies"][extra]]
-    lists = {"requirements.txt": run, "requirements-image.txt": [*run, *extras], "requirements-build.txt": build, "requirements-dev.txt": [*run, *build, *dev]}
+    lists = {
+        "requirements.txt": run,
+        "requirements-image.txt": [*run, *extras],
+        "requirements-build.txt": build,
+        "requirements-dev.txt": [*run, *build, *dev],
+    }
     return {lock: [Requirement(requirement) for requirement in requirements] for lock, requirements in lists.items()}
 
 
