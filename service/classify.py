@@ -74,10 +74,10 @@ async def classify(
     """
     began, telemetry = time.monotonic(), Telemetry()
     files = Files(inputs, output, output.with_name(output.name + ".dead"), _DEAD_LETTERS)
-    has_jobs = any(settings.has_jobs(known[name]) for name in stream.classify_with)
+    has_jobs = any(settings.has_jobs(known[name]) for name in stream.accounts_asked)
     notes = SqliteNotes(output.with_name(output.name + ".jobs")) if has_jobs else None
     resumed = files.resumed
-    async with accounts.opened(known, stream.classify_with, telemetry) as ready:
+    async with accounts.opened(known, stream.accounts_asked, telemetry) as ready:
         await accounts.probe(ready.values())
 
         async def report() -> None:
@@ -87,7 +87,7 @@ async def classify(
 
         async with asyncio.TaskGroup() as tasks:
             reporting = tasks.create_task(report())
-            asked = [ready[name] for name in stream.classify_with]
+            asked = [ready[name] for name in stream.accounts_asked]
             dispatcher = Dispatcher(asked, stream.priority, stream.document.most_parts)
             ledger = Ledger(notes or NoShelf())
             await pipeline.run(stream, files, files, dispatcher, telemetry=telemetry, stop=stop, ledger=ledger)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import structlog
 
@@ -28,15 +28,25 @@ class Dispatcher:
     A document that is too long for every one of them is asked for in parts, at most `most_parts`.
     """
 
-    def __init__(self, accounts: Sequence[Account], priority: float = 1.0, most_parts: int = 1) -> None:
+    def __init__(self, accounts: Sequence[Account], priority: float | Stream = 1.0, most_parts: int = 1) -> None:
         self.accounts = accounts
-        self._stream = Stream(priority)
+        self._stream = priority if isinstance(priority, Stream) else Stream(priority)
         self._calls = Calls(self._stream)
         self._in_parts = InParts(accounts, self._calls, most_parts)
         self.most = Most(*map(min, zip(*(account.most for account in accounts), strict=True)))
         self._roomiest = max((account.provider for account in accounts), key=lambda each: each.characters_per_document)
         self._all = Able(accounts)
         self._all_take_any_of = min(account.takes_any_of for account in accounts)
+
+    def among(self, names: Collection[str]) -> "Dispatcher":
+        """The same for some of its accounts, in the order of these names, on behalf of the same stream."""
+        accounts = [account for name in names for account in self.accounts if account.name == name]
+        return Dispatcher(accounts, self._stream, self._in_parts.most)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether none of its accounts is worth waiting for: each is down, or its money is spent."""
+        return not any(account.is_ready or not account.is_down for account in self.accounts)
 
     def too_long(self, text: str) -> str | None:
         """Why no account takes a text, not even in parts; None where one does."""

@@ -41,7 +41,8 @@ class Document(NamedTuple):
     """A record whose text has been found; `id` is the user's own and need not be unique, `read_at` is Unix time.
 
     `part` is 0 where that is its whole text, else which part of it, from 1 on. `fields` is what the record has at each
-    of the pointers that routes ask for: the scalar there, or those of a list there, or nothing.
+    of the pointers that routes ask for: the scalar there, or those of a list there, or nothing. `stages` are the
+    answers that it has had by now, where one is not enough.
     """
 
     record: Record
@@ -51,6 +52,7 @@ class Document(NamedTuple):
     read_at: float
     part: int = 0
     fields: tuple[tuple[object, ...], ...] = ()
+    stages: tuple["Stage", ...] = ()
 
 
 def bytes_of(text: str) -> int:
@@ -102,6 +104,22 @@ class Refused:
 
 
 Outcome = Classified | Refused
+
+
+class Stage(NamedTuple):
+    """What one account has answered of a document that more are asked of, in which lane, and what it has cost.
+
+    `cost` is None where the account has no price; `at` is Unix time.
+    """
+
+    lane: int
+    account: str
+    model: str
+    outcome: Outcome
+    attempts: int
+    at: float
+    cost: float | None
+
 
 AnsweredFrom = Literal["cache", "in_flight"]
 """Where an answer comes from that was not asked for: it was kept, or an identical document was just asked for."""

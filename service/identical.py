@@ -188,9 +188,12 @@ class AskedOnce:
         return digest.digest()
 
 
-def likes(branch: settings.Identical | None, accounts: Sequence[Account]) -> Likes:
-    """What a stream wants to know of documents that are like others."""
-    return EachAsked() if branch is None else AskedOnce(branch, accounts)
+def likes(branch: settings.Identical | None, accounts: Sequence[Account], of: int = 1) -> Likes:
+    """What a stream wants to know of documents that are like others, in one `of` so many lanes that share the room."""
+    if branch is None:
+        return EachAsked()
+    room = {"entries": max(1, branch.entries // of), "bytes": branch.bytes // of}
+    return AskedOnce(branch.model_copy(update=room), accounts)
 
 
 _Key = tuple[str, str, str, bytes]

@@ -128,16 +128,17 @@ def merged(parts: Sequence[str], outcomes: Sequence[Outcome], task: str) -> Outc
         for each in outcome.classes:
             found.setdefault(each.name, []).append((length, each))
     whole = sum(length for length, _ in scored)
-    classes = _of_one_class(found, whole) if task == "single_label" else _of_any_classes(found)
+    classes = _of_one_class(found, whole) if task == "single_label" else of_any_classes(found)
     said = dict.fromkeys(warning for _, outcome in scored for warning in outcome.warnings)
     units = sum(outcome.units for _, outcome in scored)
     return Classified(tuple(classes), units, (*said, f"split into {len(parts)} parts"))
 
 
-_Found = dict[str, list[tuple[int, ClassScore]]]
+Found = dict[str, list[tuple[int, ClassScore]]]
+"""What several outcomes say of each class, and how much text each of them is about."""
 
 
-def _of_one_class(found: _Found, whole: int) -> list[ClassScore]:
+def _of_one_class(found: Found, whole: int) -> list[ClassScore]:
     weights = {name: sum(length for length, _ in having) for name, having in found.items()}
     classes = [
         _class(name, having, sum(length * (each.score or 0.0) for length, each in having) / whole)
@@ -148,7 +149,8 @@ def _of_one_class(found: _Found, whole: int) -> list[ClassScore]:
     )
 
 
-def _of_any_classes(found: _Found) -> list[ClassScore]:
+def of_any_classes(found: Found) -> list[ClassScore]:
+    """Each class with its highest score and gravest severity, best first; without a score where one has none."""
     classes = [_class(name, having, max(each.score or 0.0 for _, each in having)) for name, having in found.items()]
     return sorted(
         classes,

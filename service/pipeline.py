@@ -20,8 +20,9 @@ from service.batches import Batcher, Most, packed
 from service.dead_letter_limit import DeadLetterLimit
 from service.delivery import AtLeastOnce, Delivery, ExactlyOnce, Finished, Sink, Transactions
 from service.dispatch import Dispatcher
-from service.documents import Document, Outcome, Reason, Record, Refused
+from service.documents import Document, Outcome, Reason, Record, Refused, Stage
 from service.identical import likes
+from service.lanes import Lane, Lanes, first_answers, stage_of
 from service.ledger import Ledger, NoShelf, Resumed
 from service.offsets import Mark, Offsets, Partition, Room
 from service.order import InOrder
@@ -34,6 +35,9 @@ from service.telemetry import StreamStatistics, Telemetry
 
 _TICK = 0.5
 """The longest, in seconds, that reading waits before it looks whether to stop."""
+
+_SHORTEST_TICK = 0.05
+"""The shortest that it waits for documents that go from lane to lane, where a batch's own wait is even less."""
 
 _LAST_COMMIT = 10.0
 """Seconds that the last commit of a partition may take, before it is left to its next owner to read it all again."""
@@ -118,6 +122,21 @@ async def run(
                 work.take(records, under_way)
 
 
+class _Lane:
+    """A queue of documents to some of the accounts: what waits for company, or for the answer of its like."""
+
+    def __init__(self, stream: Stream, lane: Lane, place: int, dispatcher: Dispatcher, of: int) -> None:
+        self.place = place
+        self.name = lane.name
+        self.gives_way = lane.gives_way
+        self.dispatcher = dispatcher
+        documents = min(stream.batch.documents, dispatcher.most.documents)
+        characters = min(stream.batch.characters, dispatcher.most.characters)
+        self.most = Most(documents, characters, dispatcher.most.bytes)
+        self.batcher = Batcher(self.most, stream.batch.wait)
+        self.likes = likes(stream.identical, dispatcher.accounts, of)
+
+
 class _Work:
     """What is in hand: records tracked, documents in the tray, batches waiting or out."""
 
@@ -139,18 +158,23 @@ class _Work:
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._stop = stop
+        lanes = Lanes(stream, dispatcher)
+        self._course = lanes.course
+        self._lanes = [
+            _Lane(stream, lane, place, each, len(lanes.dispatchers))
+            for place, (lane, each) in enumerate(zip(lanes.course.lanes, lanes.dispatchers, strict=True))
+        ]
+        self._is_one_lane = len(self._lanes) == 1
+        self._tick = _TICK if self._is_one_lane else min(_TICK, max(_SHORTEST_TICK, stream.batch.wait))
+        self._ended = False
         self._batches: dict[Batch, asyncio.Task[None]] = {}
         self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)
         self._tracing = telemetry.tracing
         redact = redaction(stream.redact, self._telemetry.redacted)
-        self._reader = Reader(stream.document, dispatcher.too_long, stream.fields_asked, redact)
-        documents = min(stream.batch.documents, dispatcher.most.documents)
-        characters = min(stream.batch.characters, dispatcher.most.characters)
-        self.worthwhile = max(documents, stream.capacity.documents // 20)  # a poll costs as much as two documents
-        self._most = Most(documents, characters, dispatcher.most.bytes)
-        self.batcher = Batcher(self._most, stream.batch.wait)
-        self._likes = likes(stream.identical, dispatcher.accounts)
+        self._reader = Reader(stream.document, lanes.too_long, stream.fields_asked, redact)
+        fullest = max(lane.most.documents for lane in self._lanes)
+        self.worthwhile = max(fullest, stream.capacity.documents // 20)  # a poll costs as much as two documents
         self.offsets = Offsets(
             stream.capacity.documents,
             stream.capacity.bytes,
@@ -171,8 +195,11 @@ class _Work:
 
     def patience(self) -> float:
         """Seconds that reading may wait: until a batch must leave, or until a look at `stop` is due."""
-        due = self.batcher.due_in(_now())
-        return _TICK if due is None else min(due, _TICK)
+        now, longest = _now(), self._tick
+        for lane in self._lanes:
+            if (due := lane.batcher.due_in(now)) is not None and due < longest:
+                longest = due
+        return longest
 
     async def room(self) -> Room:
         """How much may be read, once that is worth a poll; nothing while the dead-letter limit is reached."""
@@ -192,10 +219,11 @@ class _Work:
             under_way.create_task(self._dispatcher.give_up(orphans))
         if self._trial is None and (documents := self._limit.trial(_now())) is not None:
             self.offsets.take_up(document.record for document in documents)
-            self._trial = self._start(documents, under_way)
+            self._trial = self._start(self._lane_of(documents), documents, under_way)
         held, garbage = self._limit.released()
         self.offsets.take_up(document.record for documents in held for document in documents)
-        self.start(held, under_way)
+        for documents in held:
+            self._start(self._lane_of(documents), documents, under_way)
         if garbage:
             under_way.create_task(self._refuse(garbage))
 
@@ -217,46 +245,75 @@ class _Work:
                 documents.append(document)
         if refused:
             under_way.create_task(self._refuse(refused))
-        documents, known = self._likes.sort(self._ledger.claim(documents, _now()), _now())
-        self._give(known, under_way)
-        self.start(self.batcher.add(documents, _now()), under_way)
+        documents = self._ledger.claim(documents, _now())
+        if self._is_one_lane:
+            self._enter(self._lanes[0], documents, under_way)
+            return
+        self._enter_each(documents, under_way)
+
+    def _enter_each(self, documents: Iterable[Document], under_way: asyncio.TaskGroup) -> None:
+        """Have documents wait in the lanes where they belong, and begin the batches that are due in any."""
+        entering: list[list[Document]] = [[] for _ in self._lanes]
+        for document in documents:
+            entering[self._course.belongs(document)].append(document)
+        for lane, those in zip(self._lanes, entering, strict=True):
+            self._enter(lane, those, under_way)
+
+    def _enter(self, lane: _Lane, documents: list[Document], under_way: asyncio.TaskGroup) -> None:
+        """Have documents wait in a lane for company, and begin the batches there that are due."""
+        documents, known = lane.likes.sort(documents, _now())
+        self._give(lane, known, under_way)
+        self.start(lane, lane.batcher.add(documents, _now()), under_way)
+        if self._ended:
+            self.start(lane, lane.batcher.flush(), under_way)
+
+    def _lane_of(self, documents: Sequence[Document]) -> _Lane:
+        return self._lanes[0 if self._is_one_lane else self._course.belongs(documents[0])]
 
     def flush(self, under_way: asyncio.TaskGroup) -> None:
         """Begin all that waits for company: there will be none."""
         self._resume(self._ledger.ready(self.offsets.highest, math.inf), under_way)
-        self.start(self.batcher.flush(), under_way)
+        self._ended = True
+        for lane in self._lanes:
+            self.start(lane, lane.batcher.flush(), under_way)
 
     def _resume(self, jobs: Iterable[Resumed], under_way: asyncio.TaskGroup) -> None:
         for job, documents in ((each.job, each.documents) for each in jobs):
             batch = Batch([*documents.values()], job, [*documents])
-            self._begin(batch, self._settle(batch, under_way), under_way)
+            lane = self._lanes[0 if self._is_one_lane else self._course.of_job(job, batch.documents[0])]
+            self._begin(batch, self._settle(lane, batch, under_way), under_way)
 
-    def start(self, batches: Iterable[Sequence[Document]], under_way: asyncio.TaskGroup) -> None:
-        """Begin to settle batches."""
+    def start(self, lane: _Lane, batches: Iterable[Sequence[Document]], under_way: asyncio.TaskGroup) -> None:
+        """Begin to settle batches of a lane."""
         for documents in batches:
-            self._start(documents, under_way)
+            self._start(lane, documents, under_way)
 
-    def _start(self, documents: Sequence[Document], under_way: asyncio.TaskGroup) -> Batch:
+    def _start(self, lane: _Lane, documents: Sequence[Document], under_way: asyncio.TaskGroup) -> Batch:
         batch = Batch(documents)
-        self._begin(batch, self._settle(batch, under_way), under_way)
+        self._begin(batch, self._settle(lane, batch, under_way), under_way)
         return batch
 
-    def _give(self, answers: Iterable[Answer], under_way: asyncio.TaskGroup) -> None:
+    def _give(self, lane: _Lane, answers: Iterable[Answer], under_way: asyncio.TaskGroup) -> None:
         """Begin to publish answers of documents that were not asked for."""
         for answer in answers:
             if answer.answered_from:
                 self._telemetry.spared(answer.answered_from, len(answer.documents), answer.saved)
             batch = Batch(answer.documents, answered=True)
-            self._begin(batch, self._publish(batch, [answer]), under_way)
+            self._begin(batch, self._answered(lane, batch, [answer], under_way), under_way)
 
     def _ask_in_place(self, under_way: asyncio.TaskGroup) -> None:
         """Begin documents that have waited for the answers of others in vain."""
-        if not (waited := self._likes.next()):
-            return
-        left = [document for document in waited if self._stop.is_set() or self.offsets.is_closing(document.record)]
+        for lane in self._lanes:
+            if waited := lane.likes.next():
+                self.start(lane, packed(self._without_those_that_go(waited), lane.most), under_way)
+
+    def _without_those_that_go(self, documents: Sequence[Document]) -> list[Document]:
+        """Leave to others the documents that are not to go out any more; gives the rest."""
+        left = [document for document in documents if self._stop.is_set() or self.offsets.is_closing(document.record)]
         self._leave(left)
+        self._delivery.give_up([document.record for document in left])
         gone = set(map(id, left))
-        self.start(packed((each for each in waited if id(each) not in gone), self._most), under_way)
+        return [document for document in documents if id(document) not in gone]
 
     def _leave(self, documents: Sequence[Document]) -> None:
         self.offsets.abandon(document.record for document in documents)
@@ -264,7 +321,7 @@ class _Work:
 
     def _begin(self, batch: Batch, settling: Coroutine[None, None, None], under_way: asyncio.TaskGroup) -> None:
         if self._tracing is not None:
-            self._tracing.begin(self._stream, batch.documents)
+            self._tracing.begin(self._stream, [each for each in batch.documents if not each.stages])
         task = self._batches[batch] = under_way.create_task(settling)
         task.add_done_callback(partial(self._done, batch))
 
@@ -275,7 +332,7 @@ class _Work:
         def is_given_up(document: Document) -> bool:
             return Partition(*document.record.position[:2]) in given_up
 
-        gone = [document for tray in (self.batcher, self._ledger) for document in tray.drop(is_given_up)]
+        gone = [document for tray in self._trays for document in tray.drop(is_given_up)]
         left = [document.record for document in gone]
         left += self._limit.drop(lambda record: Partition(*record.position[:2]) in given_up)
         self.offsets.abandon(left)
@@ -292,10 +349,17 @@ class _Work:
                 records = [document.record for document in batch.documents if is_given_up(document)]
                 self.offsets.abandon(records)
                 left += records
-        alike = self._likes.drop(is_given_up, out)
-        self._leave(alike)
-        self._likes.promote(gone)
-        self._delivery.give_up([*left, *(document.record for document in alike)])
+        for lane in self._lanes:
+            alike = lane.likes.drop(is_given_up, out)
+            self._leave(alike)
+            lane.likes.promote(gone)
+            left += [document.record for document in alike]
+        self._delivery.give_up(left)
+
+    @property
+    def _trays(self) -> "Sequence[Batcher | Ledger]":
+        """Where documents wait that are not in a batch."""
+        return (*(lane.batcher for lane in self._lanes), self._ledger)
 
     def _let_go_at_once(self, partition: Partition) -> None:
         """Stop work on a partition that was taken from us unasked."""
@@ -308,29 +372,97 @@ class _Work:
         self._ledger.forget(partitions)
         self._dispatcher.give_up_partitions(partitions)
         self.offsets.forget(partitions)
-        self._likes.drop(lambda document: not self.offsets.owned([document.record]))
+        for lane in self._lanes:
+            lane.likes.drop(lambda document: not self.offsets.owned([document.record]))
         for batch, task in self._batches.items():
             if not self.offsets.owned(document.record for document in batch.documents):
                 task.cancel()
-                self._likes.promote(batch.documents)
+                for lane in self._lanes:
+                    lane.likes.promote(batch.documents)
 
-    async def _settle(self, batch: Batch, under_way: asyncio.TaskGroup) -> None:
-        answers = await self._dispatcher.classify(batch, self._ledger)
+    async def _settle(self, lane: _Lane, batch: Batch, under_way: asyncio.TaskGroup) -> None:
+        answers = await (self._unless_away if lane.gives_way else self._asked)(lane, batch, under_way)
         await asyncio.sleep(0)  # whoever has the place at the account now goes out first, and is worked at meanwhile
         if batch.asked_at is not None:
             self._telemetry.asked(batch.asked_at - batch.documents[0].read_at)
-        self._give(self._likes.answered(answers, _now()), under_way)
+        self._give(lane, lane.likes.answered(answers, _now()), under_way)
         self._ask_in_place(under_way)
         answers = [self._ours(answer) for answer in answers]
         if batch is self._trial and any(answer.documents for answer in answers):
             self._judge([outcome for answer in answers for outcome in answer.outcomes])
+        await self._answered(lane, batch, answers, under_way)
+
+    async def _asked(self, lane: _Lane, batch: Batch, _: asyncio.TaskGroup) -> list[Answer]:
+        return await lane.dispatcher.classify(batch, self._ledger)
+
+    async def _unless_away(self, lane: _Lane, batch: Batch, under_way: asyncio.TaskGroup) -> list[Answer]:
+        """The answers of a lane, or none where it is away: documents that have an answer are published with that."""
+        asking = asyncio.create_task(lane.dispatcher.classify(batch, self._ledger))
+        try:
+            while not (await asyncio.wait([asking], timeout=self._tick))[0]:
+                if lane.dispatcher.is_away and not batch.asked and not batch.answered and not batch.job:
+                    firsts = [(each, self._course.first_answer(each)) for each in batch.documents]
+                    if able := [(each, stage) for each, stage in firsts if stage is not None]:
+                        break
+            else:
+                return asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+        if rest := [each for each, stage in firsts if stage is None]:
+            self._start(lane, rest, under_way)
+        batch.documents = [each for each, _ in able]
+        lane.likes.promote(batch.documents)
+        self._ask_in_place(under_way)
+        why = f"unsure, and {', '.join(each.name for each in lane.dispatcher.accounts)} could not be asked"
+        await self._publish(batch, self._first_answers(lane, [(*each, why) for each in able]))
+        return []
+
+    async def _answered(
+        self, lane: _Lane, batch: Batch, answers: Sequence[Answer], under_way: asyncio.TaskGroup
+    ) -> None:
+        """Publish what is finished by these answers, and have the rest go on into other lanes."""
+        for answer in answers:
+            self._telemetry.billed(answer.cost)
+        if not self._is_one_lane:
+            answers = [final for answer in answers for final in self._sent_on(lane, batch, answer, under_way)]
         await self._publish(batch, answers)
+
+    def _sent_on(self, lane: _Lane, batch: Batch, answer: Answer, under_way: asyncio.TaskGroup) -> list[Answer]:
+        """Have the documents go on that are not finished by an answer; gives what is to be published of the others."""
+        course, is_unsure = self._course, self._routing.rules.is_unsure
+        further, documents, outcomes = list[Document](), list[Document](), list[Outcome]()
+        staying = list[tuple[Document, Stage, str]]()
+        for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
+            passed = document._replace(stages=(*document.stages, stage_of(lane.place, answer, outcome)))
+            if course.goes_on(document, lane.place, outcome, is_unsure):
+                further.append(passed)
+            elif isinstance(outcome, Refused) and lane.gives_way and (first := course.first_answer(document)):
+                why = f"unsure, and {answer.account.name} refuses it: {outcome.message}"
+                staying.append((document, first, why))
+            elif isinstance(outcome, Refused) or not document.stages:
+                documents.append(document)
+                outcomes.append(outcome)
+            else:
+                documents.append(passed)
+                outcomes.append(course.concluded(passed))
+        self._telemetry.passed(lane.name, "finished", len(documents))
+        if further:
+            self._telemetry.passed(lane.name, "went_on", len(further))
+            gone = {id(document.record) for document in further}
+            batch.documents = [document for document in batch.documents if id(document.record) not in gone]
+            self._enter_each(self._without_those_that_go(further), under_way)
+        finals = [replace(answer, documents=documents, outcomes=outcomes)] if documents else []
+        return [*finals, *self._first_answers(lane, staying)]
+
+    def _first_answers(self, lane: _Lane, staying: Sequence[tuple[Document, Stage, str]]) -> list[Answer]:
+        self._telemetry.passed(lane.name, "first_answer", len(staying))
+        return first_answers(staying, self._course, self._dispatcher)
 
     async def _publish(self, batch: Batch, answers: Sequence[Answer]) -> None:
         answers = [self._within_limit(answer) for answer in answers]
         with batch.out():  # answered and paid for: as much worth waiting for as before
             for answer in answers:
-                self._telemetry.billed(answer.cost)
                 ours = self._ours(answer)
                 records = [document.record for document in ours.documents]
                 self.offsets.take_up(records)  # else a rebalance is over while they are published, and others repeat it
@@ -499,7 +631,7 @@ class _Work:
 
     def statistics(self) -> StreamStatistics:
         """A picture of this moment."""
-        kept = self._likes.statistics()
+        kept = [lane.likes.statistics() for lane in self._lanes]
         return StreamStatistics(
             self._stream.input,
             self._stream.capacity.documents,
@@ -510,8 +642,8 @@ class _Work:
             draining=self._stop.is_set(),
             dead_letter_limit_reached=self._limit.reached,
             job_notes=self._ledger.statistics(),
-            answers_kept=kept.answers,
-            bytes_kept=kept.bytes,
+            answers_kept=sum(each.answers for each in kept),
+            bytes_kept=sum(each.bytes for each in kept),
         )
 
 

@@ -1,5 +1,6 @@
 """What is published for an outcome: the result, copies of it as the rules say, or a dead letter. Pure."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -8,7 +9,7 @@ from typing import NamedTuple
 from orjson import dumps as _json
 
 from service.answers import Answer
-from service.documents import Classified, Document, Headers, Position, Record, Refused
+from service.documents import Classified, Document, Headers, Position, Record, Refused, Stage
 from service.rules import Rules
 from service.settings import Stream
 from service.tracing import Tracing
@@ -136,7 +137,10 @@ class _Form:
 
     def __init__(self, stream: Stream, answer: Answer) -> None:
         account, provider = answer.account, answer.account.provider
-        self._classes = b',"stream":%b,"task":%b,"classes":[' % (_json(stream.name), _json(provider.task))
+        self._classes = b',"stream":%b,"task":%b,"classes":[' % (
+            _json(stream.name),
+            _json("multi_label" if stream.merge_with else provider.task),
+        )
         names = _json(account.name), _json(account.kind), _json(provider.model)
         spared = b',"answered_from":"%b"' % answer.answered_from.encode() if answer.answered_from else b""
         self._source = b',"account":%b,"provider":%b,"model":%b%b,"source":{"topic":' % (*names, spared)
@@ -149,6 +153,7 @@ class _Form:
         """The result of one document that goes this way."""
         topic, partition, offset = document.record.position
         classes = [_class(*found) for found in outcome.classes]
+        stages = document.stages
         return b"".join(
             (
                 b'{"id":',
@@ -163,9 +168,9 @@ class _Form:
                 b',"partition":%d,"offset":%d},"received_at":"' % (partition, offset),
                 _time(document.read_at),
                 self._classified_at,
-                b'%d,"units":%d,"cost":' % (len(document.text), outcome.units),
-                self._cost(outcome.units),
-                b'},"warnings":',
+                b'%d,"units":' % len(document.text),
+                _usage(stages) if stages else b'%d,"cost":%b' % (outcome.units, self._cost(outcome.units)),
+                b'},"stages":[%b],"warnings":' % b",".join(map(_stage, stages)) if stages else b'},"warnings":',
                 _json(outcome.warnings) if outcome.warnings else b"[]",
                 b"}",
             )
@@ -173,6 +178,22 @@ class _Form:
 
     def _cost(self, units: int) -> bytes:
         return b"null" if self._per_unit is None else _json(round(self._per_unit * units, 10))
+
+
+def _usage(stages: Sequence[Stage]) -> bytes:
+    """What all stages were billed for."""
+    costs = [stage.cost for stage in stages if stage.cost is not None]
+    units = sum(stage.outcome.units for stage in stages if isinstance(stage.outcome, Classified))
+    return b'%d,"cost":%b' % (units, _json(round(sum(costs), 10) if costs else None))
+
+
+def _stage(stage: Stage) -> bytes:
+    refused = stage.outcome.message if isinstance(stage.outcome, Refused) else None
+    classes = () if isinstance(stage.outcome, Refused) else stage.outcome.classes
+    names = _json(stage.account), _json(stage.model), b",".join(_class(*found) for found in classes)
+    said = b'{"account":%b,"model":%b,"classes":[%b]' % names
+    cost = _json(None if stage.cost is None else round(stage.cost, 10))
+    return said + b',"cost":%b%b}' % (cost, b"" if refused is None else b',"refused":%b' % _json(refused))
 
 
 def _class(name: str, score: float | None, severity: int | None) -> bytes:

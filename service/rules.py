@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from orjson import dumps as _json
 
-from service.conditions import Node, holds, tree
+from service.conditions import Holds, Node, holds, tree
 from service.documents import ClassScore, Document
 from service.errors import Misconfigured
 from service.implications import implies, never_holds
@@ -40,6 +40,9 @@ class Rules:
         if faults := list(_faults(stream, nodes)):
             raise Misconfigured("\n".join(f"streams.{stream.name}.{fault}" for fault in faults))
         self._holds = [holds(node, stream.thresholds, stream.fields_asked) for node in nodes]
+        unsure = stream.unsure and tree(stream.unsure.when, stream.thresholds)
+        self.is_unsure: Holds = holds(unsure, stream.thresholds, stream.fields_asked) if unsure else _never
+        """Whether an answer is unsure: its document goes on to the second stage, if there is one."""
         self._decision = lru_cache(_KEPT)(self._decided)  # of the rules that are met: there are few such answers
 
     def decide(self, document: Document, classes: Sequence[ClassScore]) -> Decision:
@@ -62,8 +65,14 @@ class Rules:
         return Decision((first, *others), to, _json(told | {"also": others} if others else told))
 
 
+def _never(_: Document, __: Sequence[ClassScore]) -> bool:
+    return False
+
+
 def _faults(stream: Stream, nodes: Sequence[Node]) -> list[str]:
     faults = []
+    if stream.unsure and never_holds(tree(stream.unsure.when, stream.thresholds)):
+        faults.append("unsure.when: no answer can ever be that: its conditions contradict each other")
     for place, node in enumerate(nodes):
         name = stream.name_of_route(place)
         if never_holds(node):
@@ -84,8 +93,8 @@ def _without_threshold(stream: Stream) -> list[str]:
         return []
     unknown = dict.fromkeys(
         name
-        for route in stream.routes
-        for asked in route.conditions()
+        for condition in stream.conditions.values()
+        for asked in condition.conditions()
         if asked.at_least is None and asked.severity_at_least is None
         for name in asked.class_ or ()
         if name not in stream.thresholds
@@ -109,11 +118,9 @@ def check_classes(stream: Stream, known: Sequence[Collection[str] | None]) -> No
 
 def _unknown(stream: Stream, known: Collection[str]) -> list[str]:
     named = dict.fromkeys(stream.thresholds, "thresholds")
-    for place, route in enumerate(stream.routes):
-        for asked in route.conditions():
-            named |= dict.fromkeys(
-                (*(asked.class_ or ()), *(asked.best or ())), f"routes: {stream.name_of_route(place)}"
-            )
+    for where, condition in stream.conditions.items():
+        for asked in condition.conditions():
+            named |= dict.fromkeys((*(asked.class_ or ()), *(asked.best or ())), where)
     return [
         f"streams.{stream.name}.{where}: no account of the stream has the class {name!r}, {nearest(name, [*known])}"
         for name, where in named.items()

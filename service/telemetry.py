@@ -40,6 +40,8 @@ ErrorType = Literal[
     "job_lost",
     "document_error",
 ]
+Became = Literal["finished", "went_on", "first_answer"]
+"""What becomes of a document in one of several lanes; the last is that its answer before that had to do."""
 RebalanceEvent = Literal["assigned", "revoked"]
 
 _MOST_CLASSES = 50
@@ -115,6 +117,7 @@ class StreamTelemetry:
         self._cost = telemetry.cost.labels(topic)
         self._spared = {where: telemetry.spared.labels(topic, where) for where in get_args(AnsweredFrom)}
         self._saved = telemetry.saved.labels(topic)
+        self._lanes = telemetry.lanes
 
     def consumed(self, count: int) -> None:
         """Records were read."""
@@ -138,6 +141,11 @@ class StreamTelemetry:
         """Documents were answered without being asked for, which would have cost so much."""
         self._spared[where].inc(count)
         self._saved.inc(saved)
+
+    def passed(self, lane: str, became: Became, count: int) -> None:
+        """Documents were answered in a lane, and this is what became of them."""
+        if count:
+            self._lanes.labels(self._topic, lane, became).inc(count)
 
     def abandoned(self, count: int) -> None:
         """Documents were given up unanswered, to be read again by the partition's next owner."""
@@ -323,6 +331,14 @@ class Telemetry(Collector):
         )
         self.saved = counter(
             "cost_saved", "What they would have been billed for by the unit, in the currency of the prices.", "topic"
+        )
+        self.lanes = counter(
+            "lane_records",
+            "Records of a stream with several lanes: finished there, went_on into another, or published with the"
+            " first_answer, as nobody there could be asked.",
+            "topic",
+            "lane",
+            "became",
         )
         self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "topic", "reason")
         self.labels = counter("labels", "Results by their best class.", "topic", "label")

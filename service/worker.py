@@ -46,7 +46,7 @@ async def _work(
     load: Callable[[], Settings] | None,
 ) -> None:
     rules = {stream.name: check_stream(stream) for stream in settings.streams}  # what makes no sense is told at once
-    names = [name for stream in settings.streams for name in stream.classify_with]
+    names = [name for stream in settings.streams for name in stream.accounts_asked]
     async with (
         messages.kept() as last,
         accounts.opened(settings.accounts, names, telemetry) as ready,
@@ -56,8 +56,8 @@ async def _work(
     ):
         await check_topics(settings)
         for stream in settings.streams:
-            check_classes(stream, [accounts.classes(ready[name]) for name in stream.classify_with])
-            await accounts.probe(ready[name] for name in stream.classify_with)
+            check_classes(stream, [accounts.classes(ready[name]) for name in stream.accounts_asked])
+            await accounts.probe(ready[name] for name in stream.accounts_asked)
         routings = {name: Routing(each, telemetry.tracing) for name, each in rules.items()}
         async with asyncio.TaskGroup() as streams:
             beside = [streams.create_task(telemetry.watch_event_loop())]
@@ -71,7 +71,7 @@ async def _work(
                         _source(settings.kafka, stream, telemetry),
                         sink,
                         Dispatcher(
-                            [ready[name] for name in stream.classify_with], stream.priority, stream.document.most_parts
+                            [ready[name] for name in stream.accounts_asked], stream.priority, stream.document.most_parts
                         ),
                         telemetry=telemetry,
                         stop=stop,

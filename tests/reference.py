@@ -120,7 +120,7 @@ def branches(
     for name, field in model.model_fields.items():
         place = f"{path}.{field.alias or name}".removeprefix(".")
         default = getattr(given, name) if isinstance(given, model) else field.default
-        if below := [each for each in _models(field.annotation) if not issubclass(model, each)]:
+        if below := [each for each in _models(field.annotation) if _is_told_apart(each, model)]:
             place += _MANY.get(get_origin(field.annotation), "")
             deeper += [branches(each, place, provider, default) for each in below]
         else:
@@ -129,6 +129,11 @@ def branches(
     yield Branch(path, provider, " ".join((model.__doc__ or "").split()), own)
     for each in deeper:
         yield from each
+
+
+def _is_told_apart(branch: type[BaseModel], model: type[BaseModel]) -> bool:
+    """Whether what is in a model has a table of its own: what it is a kind of has none, and conditions have one."""
+    return branch is not settings.Condition and not issubclass(model, branch)
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
@@ -301,6 +306,7 @@ def page() -> str:
             + _said("Field", "result")
             + _said("Field where the stream has routes", "result_of_routes")
             + _said("Field of a document that was not asked for", "result_of_identical")
+            + _said("Field of a document that several accounts were asked for", "result_of_stages")
             + _said("Header", "result_headers"),
         ),
         (
@@ -347,6 +353,7 @@ _VALUES: dict[str, Iterable[str]] = {
     "labelstream_dead_letters_total{reason}": Reason,
     "labelstream_provider_errors_total{error_type}": get_args(telemetry.ErrorType),
     "labelstream_records_spared_total{answered_from}": get_args(AnsweredFrom),
+    "labelstream_lane_records_total{became}": get_args(telemetry.Became),
 }
 
 

@@ -21,6 +21,7 @@ from service.account import Account
 from service.answers import Answer
 from service.documents import Classified, ClassScore, Document, Reason, Refused
 from service.failures import At, Rule, Then, first_that_fits
+from service.lanes import stage_of
 from service.limits import Limits
 from service.providers.azure_language import AzureLanguage
 from service.routing import OURS, Message, Routing, dead_letter
@@ -203,6 +204,18 @@ def test_what_a_result_says_of_its_route_is_that_of_the_reference(answer: Answer
     found = dict(leaves(json.loads(Routing(Rules(routed)).route(answer)[0].value or b"")))
     assert [path for path in found if path.startswith("route.")] == list(reference.SAID["result_of_routes"])
     assert [path for path in found if not path.startswith("route.")] == list(reference.SAID["result"])
+
+
+def test_what_a_result_says_of_the_accounts_that_were_asked_is_that_of_the_reference(answer: Answer) -> None:
+    refused = Refused(Reason.REFUSED_BY_CLASSIFIER, "no")
+    (document,), (outcome,) = answer.documents, answer.outcomes
+    stages = (stage_of(0, answer, outcome), stage_of(1, answer, refused))
+    (message,) = Routing(Rules(STREAM)).route(replace(answer, documents=[document._replace(stages=stages)]))
+    found = dict(leaves(json.loads(message.value or b"")))
+    told = list(reference.SAID["result_of_stages"])
+    kinds = {*told, "stages[].classes[].score", "stages[].classes"}  # of what is refused there are none
+    assert {path for path in found if path.startswith("stages")} == kinds
+    assert [path for path in found if not path.startswith("stages")] == list(reference.SAID["result"])
 
 
 def test_the_result_of_an_identical_document_says_so_as_the_reference_tells(answer: Answer) -> None:

@@ -9,7 +9,8 @@ from pydantic import (
     model_validator,
 )
 
-from service.settings.routes import Route
+from service.settings.lanes import Names, Unsure
+from service.settings.routes import Condition, Route
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic
 
 _LONGEST_TOPIC = 249
@@ -148,6 +149,11 @@ class Stream(Branch):
     redact: Redact | None = None
     classify_with: Annotated[tuple[str, ...], Field(min_length=1)]
     """Accounts in order of preference, the first that can answer; one need not be a list."""
+    by_language: dict[Annotated[str, Field(min_length=1)], Names] = Field(default={})
+    """Accounts, in order, that are asked instead, by the document's language; `de` is also `de-AT`, if that is not."""
+    merge_with: tuple[str, ...] = ()
+    """Accounts that are each asked of every document beside these; the result has the classes of all."""
+    unsure: Unsure | None = None
     priority: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Of an account that has not enough for all its streams, each gets in proportion to this."""
     batch: Batch = Batch()
@@ -182,7 +188,7 @@ class Stream(Branch):
     drain: Seconds = 25.0
     """How long a stop or a rebalance waits for what is out at a classifier."""
 
-    @field_validator("classify_with", "otherwise", mode="before")
+    @field_validator("classify_with", "merge_with", "otherwise", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
@@ -207,8 +213,38 @@ class Stream(Branch):
         if self.otherwise and not self.routes:
             raise ValueError("otherwise is for what meets none of the routes, and there are none")
         if self.document.format != "json" and self.fields_asked:
-            raise ValueError(f"routes: fields are of JSON records, and document.format is {self.document.format}")
+            raise ValueError(
+                f"routes and unsure: fields are of JSON records, and document.format is {self.document.format}"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _lanes_that_lead_somewhere(self) -> Self:
+        if self.by_language and self.document.language is None:
+            raise ValueError("by_language: give document.language, where a record says in which language it is")
+        if len({code.lower() for code in self.by_language}) < len(self.by_language):
+            raise ValueError("by_language: a language is given twice; upper and lower case are alike")
+        asked = {name for names in (self.classify_with, *self.by_language.values()) for name in names}
+        if twice := [name for name in self.merge_with if name in asked or self.merge_with.count(name) > 1]:
+            raise ValueError(f"merge_with: the account {twice[0]!r} is asked already, and would be paid twice")
+        if self.unsure and asked >= {*self.unsure.ask}:
+            raise ValueError("unsure.ask: these accounts are asked in the first place already: name another")
+        return self
+
+    @property
+    def accounts_asked(self) -> tuple[str, ...]:
+        """Every account that answers for the stream, each once."""
+        return tuple(dict.fromkeys(name for names in self.accounts_by_setting.values() for name in names))
+
+    @property
+    def accounts_by_setting(self) -> dict[str, tuple[str, ...]]:
+        """The same, by where they are named."""
+        return {
+            "classify_with": self.classify_with,
+            **{f"by_language.{code}": names for code, names in self.by_language.items()},
+            "merge_with": self.merge_with,
+            "unsure.ask": self.unsure.ask if self.unsure else (),
+        }
 
     @property
     def seconds_between_commits(self) -> float:
@@ -231,9 +267,15 @@ class Stream(Branch):
 
     @property
     def fields_asked(self) -> tuple[str, ...]:
-        """The pointers into a record that the routes ask for, each once."""
-        asked = (each.fields or {} for route in self.routes for each in route.conditions())
+        """The pointers into a record that the routes and `unsure` ask for, each once."""
+        asked = (each.fields or {} for condition in self.conditions.values() for each in condition.conditions())
         return tuple(dict.fromkeys(pointer for fields in asked for pointer in fields))
+
+    @property
+    def conditions(self) -> dict[str, Condition]:
+        """What is asked of results, by where that is set."""
+        routes = {f"routes: {self.name_of_route(place)}": route for place, route in enumerate(self.routes)}
+        return routes | ({"unsure.when": self.unsure.when} if self.unsure else {})
 
     def name_of_route(self, place: int) -> str:
         """What results call the rule at this place."""

@@ -74,16 +74,20 @@ class Settings(Branch):
                     f" ({self.kafka.rebalance_timeout:g} s) and kafka.request_timeout"
                     f" ({self.kafka.request_timeout:g} s), so a rebalance would not wait for it"
                 )
-            for name in stream.classify_with:
-                if name not in self.accounts:
-                    raise ValueError(
-                        f"streams[{i}].classify_with: no account {name!r}, {nearest(name, list(self.accounts))}"
-                    )
+        return self
+
+    @model_validator(mode="after")
+    def _accounts_that_there_are(self) -> Self:
+        for i, stream in enumerate(self.streams):
+            for where, names in stream.accounts_by_setting.items():
+                if unknown := [name for name in names if name not in self.accounts]:
+                    known = nearest(unknown[0], list(self.accounts))
+                    raise ValueError(f"streams[{i}].{where}: no account {unknown[0]!r}, {known}")
         return self
 
     def notes_jobs(self, stream: Stream) -> bool:
         """Whether there are jobs of this stream to note, and they are to be noted."""
-        return stream.note_jobs and any(has_jobs(self.accounts[name]) for name in stream.classify_with)
+        return stream.note_jobs and any(has_jobs(self.accounts[name]) for name in stream.accounts_asked)
 
     def stream(self, name: str | None) -> Stream:
         """The stream of that name, or the only one. Raises Misconfigured."""

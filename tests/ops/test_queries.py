@@ -60,7 +60,15 @@ def configured(bootstrap: str, url: str, redis_port: int) -> settings.Settings:
                     "task": "single_label",
                     "limits": {"in_flight": "adaptive", "spend_per_hour": 100, "spend_per_day": 1000},
                     "price": {"per_unit": 0.001},
-                }
+                },
+                "second": {
+                    "provider": "azure_language",
+                    "endpoint": url,
+                    "key": "k" * 32,
+                    "project": "tickets",
+                    "deployment": "production",
+                    "task": "single_label",
+                },
             },
             "streams": [
                 {
@@ -69,6 +77,7 @@ def configured(bootstrap: str, url: str, redis_port: int) -> settings.Settings:
                     "output": "tickets.classified",
                     "dead_letter": "tickets.dead",
                     "classify_with": "azure",
+                    "unsure": {"when": {"best": "access"}, "ask": "second"},
                     "batch": {"documents": 10, "wait": "20ms"},
                     "redact": {"kinds": ["email"]},
                     "note_jobs": False,  # the mock makes no compacted topics

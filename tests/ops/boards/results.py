@@ -39,6 +39,7 @@ def draw() -> Dashboard:
             Row("What is published, and at what cost?", _published()),
             Row("What is not asked for?", _spared()),
             Row("What is taken out of texts?", [_redacted()]),
+            Row("Who is asked, where several are?", _lanes()),
         ],
         by=["topic"],
     )
@@ -199,6 +200,40 @@ def _redacted() -> object:
         "suffix:/s",
         per_second("labelstream_redacted_total", TOPIC, "kind"),
     )
+
+
+def _lanes() -> list[object]:
+    return [
+        stacked(
+            "Answers, by lane",
+            "Records answered in each lane of streams that have several: the first, one for a language, one that is "
+            "merged, and the one for what is unsure.",
+            "suffix:/s",
+            per_second("labelstream_lane_records_total", TOPIC, "lane"),
+        ),
+        lines(
+            "Unsure, as a share",
+            "Of the records, how many go on from the first stage into the dear one. It rises: documents are of a kind "
+            "that the cheap model has not learnt, and so does the bill.",
+            "percentunit",
+            Query(
+                f'sum by (topic) (rate(labelstream_lane_records_total{{{TOPIC}, lane="unsure"}}[{RATE}]))'
+                f" / sum by (topic) (rate(labelstream_records_finished_total{{{TOPIC}}}[{RATE}]))",
+                "{{topic}}",
+            ),
+        ),
+        lines(
+            "Left at the first answer",
+            "Records that were unsure and are published all the same, as the accounts for these could not be asked: "
+            "they are down, or the money is spent.",
+            "suffix:/s",
+            Query(
+                f'sum by (topic) (rate(labelstream_lane_records_total{{{TOPIC}, became="first_answer"}}[{RATE}]))'
+                " or vector(0)",
+                "{{topic}}",
+            ),
+        ),
+    ]
 
 
 def _spared() -> list[object]:
