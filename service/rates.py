@@ -17,10 +17,14 @@ _LOWERED, _LOWERED_BLINDLY, _LEAST_LOWERED = 0.4, 0.85, 0.97
 """What is left at least of a rate that was refused, by what was taken and where that says little, and what at most."""
 _TELLING = 1.0
 """Seconds after which what was taken tells of a quota."""
-_FIRST_STEP, _LARGEST_STEP = 0.02, 0.5
-"""By how much more is tried, at first and after many times that nothing spoke against it."""
+_FIRST_STEP, _LARGEST_STEP, _WIDEST_STEP = 0.02, 0.5, 1.0
+"""By how much more is tried: at first, after many times that nothing spoke against it, and where little is known."""
 _TRIAL = 3.0
 """Seconds that something more is tried before it is tried still more."""
+_CALLS, _MOST_PATIENCE_FOR_CALLS = 20, 10.0
+"""Calls that have to go in a trial, as one says little; and seconds after which fewer will do."""
+_SHORTEST = 0.05
+"""Seconds that what was taken before the first refusal is spread over at least."""
 _PATIENCE, _MOST_PATIENCE = 10.0, 300.0
 """Seconds before more is tried after a refusal, at first and when the quota was found to be the same time and again."""
 
@@ -153,7 +157,8 @@ class LearntRate(Rate):
     """A rate that nobody has said: none until something is refused for being too much, then most of what was taken.
 
     Once in a while, if it is needed, a little more is tried, and more and more until something is refused again. What
-    takes nothing at all any more says nothing of how much it takes when it does.
+    takes nothing at all, from the beginning on or any more, says nothing of how much it takes when it does. What was
+    taken before the first refusal may be all that there was to ask for, and no quota: after that, much more is tried.
     """
 
     __slots__ = ("_is_open", "_learnt", "_needed", "_patience", "_raise_at", "_since", "_step", "_taken", "_untried")
@@ -162,7 +167,7 @@ class LearntRate(Rate):
         super().__init__(math.inf)
         self._learnt = math.inf
         self._taken = 0.0
-        self._is_open = True
+        self._is_open = False
         self._since: float | None = None
         self._needed = False
         self._step = _FIRST_STEP
@@ -206,7 +211,7 @@ class LearntRate(Rate):
         if self._untried < math.inf:  # it was more that was tried
             self.per_second = _LEAST_LOWERED * self._untried
         elif before == math.inf:
-            self.per_second = OF_WHAT_WAS_TAKEN * self._taken / max(seconds, 0.05)
+            self.per_second = OF_WHAT_WAS_TAKEN * self._taken / max(seconds, _SHORTEST)
         else:
             least = _LOWERED if seconds >= _TELLING else _LOWERED_BLINDLY
             taken = OF_WHAT_WAS_TAKEN * self._taken / seconds if seconds > 0 else 0.0
@@ -215,14 +220,14 @@ class LearntRate(Rate):
         as_before = abs(self.per_second - self._learnt) < 0.1 * self.per_second
         self._learnt = self.per_second
         self._patience = min(2 * self._patience, _MOST_PATIENCE) if as_before else _PATIENCE
-        self._step = _FIRST_STEP
+        self._step = _WIDEST_STEP if before == math.inf else _FIRST_STEP
         self._untried = math.inf
         self._begin(now, self._patience)
 
     def _raise(self, now: float) -> None:
         self._untried = self.per_second
         self.per_second = self.per_second * (1 + self._step)
-        self._step = min(_LARGEST_STEP, 2 * self._step)
+        self._step = max(self._step, min(_LARGEST_STEP, 2 * self._step))
         self._begin(now, _TRIAL)
 
     def _begin(self, now: float, seconds: float) -> None:
@@ -230,4 +235,4 @@ class LearntRate(Rate):
         self._taken = 0.0
         self._is_open = False
         self._needed = False
-        self._raise_at = now + max(seconds, 20 / self.per_second)
+        self._raise_at = now + max(seconds, min(_MOST_PATIENCE_FOR_CALLS, _CALLS / self.per_second))

@@ -565,8 +565,10 @@ def test_an_account_that_answers_is_asked_more_at_once_as_long_as_batches_wait(p
 
 @virtual_time
 async def test_an_account_that_throttles_is_asked_more_slowly_from_then_on() -> None:
-    provider = FirstWord(seconds=0.05, trouble=times(1, Throttled("slow down")))
+    provider = FirstWord(seconds=0.05)
     asked = account(provider, in_flight=1)
+    await by(asked).classify(batch(), unnoted())
+    provider.trouble = times(1, Throttled("slow down"))
     await asyncio.gather(*(by(asked).classify(batch(), unnoted()) for _ in range(40)))
     assert asked.statistics().limits.held[Held.REQUESTS] > 0
 

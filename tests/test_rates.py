@@ -113,6 +113,7 @@ def test_refusals_of_what_was_asked_for_before_a_decision_are_known() -> None:
     rate = LearntRate()
     for i in range(100):
         rate.take(1, 1000 + i / 100)
+    rate.accepted(1000.2)
     rate.refused(1000.5, 1001)
     learnt = rate.per_second
     rate.refused(1000.9, 1001.1)
@@ -134,12 +135,38 @@ def test_what_takes_nothing_at_all_for_a_while_says_nothing_of_how_much_it_takes
 def test_what_is_not_needed_is_not_tried() -> None:
     rate = LearntRate()
     rate.take(1, 1000)
+    rate.take(1, 1000)
+    rate.accepted(1000)
     rate.refused(1000, 1001)
     learnt = rate.per_second
     for i in range(1000):
         assert not rate.holds(1010 + i * 10)
         rate.take(1, 1010 + i * 10)
     assert rate.per_second == learnt
+
+
+def test_what_is_refused_before_anything_was_taken_says_nothing_of_a_quota() -> None:
+    rate = LearntRate()
+    for i in range(3):
+        rate.take(1, 1000 + 2 * i)
+        rate.refused(1000 + 2 * i, 1001 + 2 * i)
+    assert not rate.holds(1006)
+    taken, refused, _ = asked(rate, 1e9, 10, 1006)
+    assert (refused, taken > 1000) == (0, True)
+
+
+def test_one_refusal_while_there_was_little_to_ask_for_does_not_hold_up_what_comes_then() -> None:
+    rate, now = LearntRate(), 1000.0
+    for _ in range(60):
+        rate.take(1, now)
+        rate.accepted(now)
+        now += 1
+    rate.take(1, now)
+    rate.refused(now, now + 0.1)
+    assert rate.per_second == pytest.approx(1, rel=0.1), "that is all that is known"
+    *_, now = asked(rate, 100, 60, now + 1)
+    taken, *_ = asked(rate, 100, 60, now)
+    assert taken > 85
 
 
 def leased(per_second: float = 10.0) -> LeasedRate:
