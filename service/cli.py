@@ -7,7 +7,7 @@ when it runs: whoever asks for help, or mistypes, is not to wait for Kafka's cli
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from service import demo as demonstration
     from service import replay as replaying
     from service.bench import load as benchmark
+    from service.bench.figure import Figure
     from service.simulation import play as playing
 
 T = TypeVar("T")
@@ -392,7 +393,8 @@ def bench(
     scenario: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SCENARIO…", help="Scenarios by name (`knee`, `outage` …; `all`), or files of your own."
+            metavar="SCENARIO…",
+            help="`ceiling`, `memory`; or scenarios by name (`knee`, `outage` …; `all`), or files of your own.",
         ),
     ] = None,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka to measure on.")] = None,
@@ -400,9 +402,14 @@ def bench(
 ) -> None:
     """Measure the pipeline beside its goals: what it costs (about a minute), or how it fares in scenarios.
 
-    A scenario is played in real time against an endpoint that behaves as its file says. It wants a machine at rest.
+    `ceiling` is the most that one worker does, and two of a group; `memory` is what one holds of large documents that
+    nobody answers. A scenario is played in real time against an endpoint that behaves as its file says. All of it
+    wants a machine at rest.
     """
     logs.configure(Log(level="warning"))
+    if scenario in (["ceiling"], ["memory"]):
+        _extreme(scenario[0], bootstrap, as_json=as_json)
+        return
     if scenario:
         if bootstrap is not None:
             raise typer.BadParameter("scenarios are played without Kafka: leave --bootstrap out")
@@ -415,6 +422,18 @@ def bench(
         console.print_json({**asdict(report), "figures": report.figures()})
     else:
         console.out().print(_bench_table(report))
+
+
+def _extreme(name: str, bootstrap: str | None, *, as_json: bool) -> None:
+    """Measure what a worker does at most, or holds."""
+    from service.bench import ceiling, memory
+
+    measure = ceiling.measure if name == "ceiling" else memory.measure
+    figures = measure(bootstrap, Steps(console.err()))
+    if as_json:
+        console.print_json({"measured": name, "figures": figures})
+    else:
+        console.out().print(_figures_table(name, figures))
 
 
 def _play(names: list[str], *, as_json: bool) -> None:
@@ -522,17 +541,23 @@ def _bench_table(report: "benchmark.Report") -> Table:
         f"{report.docs_per_s:,.0f} documents/s of an ideal {report.ideal_docs_per_s:,.0f}: {report.in_flight} requests"
         f" of {report.batch} documents in flight, each {report.endpoint_ms:.0f} ms; {report.broker}"
     )
-    table = Table(title=title, title_justify="left")
-    for column in ("figure", "measured", "goal", ""):
-        table.add_column(column, justify="left" if column == "figure" else "right")
-    for figure in report.figures():
-        verdict = "[green]met[/]" if figure.met else "[red]missed[/]"
-        table.add_row(figure.name, f"{figure.measured:g} {figure.unit}", f"{figure.goal} {figure.unit}", verdict)
+    table = _figures_table(title, report.figures())
     table.add_row(
         "CPU a document of a bare loop of the same calls", f"{report.bare_loop_cpu_us_per_document:g} µs", "", ""
     )
     table.add_row("added latency at half load, median", f"{report.added_latency_ms['p50']:g} ms", "", "")
     table.add_row("peak memory", f"{report.peak_memory_mb:g} MB", "", "")
+    return table
+
+
+def _figures_table(title: str, figures: "Sequence[Figure]") -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("figure", "measured", "goal", ""):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    verdicts = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
+    for figure in figures:
+        goal = f"{figure.goal} {figure.unit}" if figure.goal else ""
+        table.add_row(figure.name, f"{figure.measured:,g} {figure.unit}", goal, verdicts[figure.met])
     return table
 
 

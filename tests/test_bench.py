@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -38,15 +39,16 @@ def children(process: int) -> list[str]:
 
 SHORTLY = """
 from service import cli
-from service.bench import load
-load._WARM_UP, load._MEASURED = 0.3, 0.7
+from service.bench import measuring
+measuring.WARM_UP, measuring.MEASURED = 0.3, 0.7
 cli.main()
 """
 
 
-def test_it_reports_every_figure_beside_its_goal() -> None:
+def reported(*arguments: str) -> tuple[dict[str, Any], list[str]]:
+    """What the command says when it measures for a moment only, and what it says meanwhile."""
     run = subprocess.run(
-        [sys.executable, "-c", SHORTLY, "bench", "--json"],
+        [sys.executable, "-c", SHORTLY, "bench", *arguments, "--json"],
         env=environment(LABELSTREAM_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1"),
         capture_output=True,
         text=True,
@@ -55,7 +57,11 @@ def test_it_reports_every_figure_beside_its_goal() -> None:
     )
     assert run.returncode == 0, run.stderr
     (line,) = run.stdout.splitlines()
-    report = orjson.loads(line)
+    return orjson.loads(line), run.stderr.splitlines()
+
+
+def test_it_reports_every_figure_beside_its_goal() -> None:
+    report, said = reported()
     assert report.keys() == KEYS
     set_up = ("endpoint_ms", "in_flight", "batch", "ideal_docs_per_s")
     assert [report[name] for name in set_up] == [100, 32, 25, 8000]
@@ -65,11 +71,25 @@ def test_it_reports_every_figure_beside_its_goal() -> None:
     assert report["share_of_ideal"] == pytest.approx(report["docs_per_s"] / 8000, rel=0, abs=1.01 * rounded)
     assert report["added_latency_ms"].keys() == {"p50", "p99"}
     assert [figure.keys() for figure in report["figures"]] == [{"name", "measured", "unit", "goal", "met"}] * 3
-    assert run.stderr.splitlines()[-1].startswith("half load")
+    assert said[-1].startswith("half load")
+
+
+def test_it_reports_what_a_worker_does_at_most_beside_a_bare_loop() -> None:
+    report, _ = reported("ceiling")
+    assert [figure["goal"] for figure in report["figures"]] == ["≥ 30,000", "≤ 40", "", ""]
+    assert [figure["met"] is None for figure in report["figures"]] == [False, False, True, True]
+    assert all(figure["measured"] > 0 for figure in report["figures"])
+
+
+def test_it_reports_what_a_worker_holds_that_nobody_answers() -> None:
+    report, _ = reported("memory")
+    peak, held = report["figures"]
+    assert peak["goal"] == "≤ 214"
+    assert 0 < held["measured"] < peak["measured"]
 
 
 def test_a_goal_is_met_or_missed_by_its_figure() -> None:
-    def met(share: float, cpu: float, late: float) -> list[bool]:
+    def met(share: float, cpu: float, late: float) -> list[bool | None]:
         measured = load.Report(
             broker="",
             endpoint_ms=100,
@@ -85,8 +105,8 @@ def test_a_goal_is_met_or_missed_by_its_figure() -> None:
         )
         return [figure.met for figure in measured.figures()]
 
-    assert met(0.95, 60, 25) == [True] * 3
-    assert met(0.94, 61, 26) == [False] * 3
+    assert met(0.98, 40, 15) == [True] * 3
+    assert met(0.97, 41, 16) == [False] * 3
 
 
 def test_the_endpoint_answers_each_document_after_its_constant_time() -> None:

@@ -101,18 +101,27 @@ def most_in_a_second(moments: list[float]) -> int:
 
 
 @pytest.mark.parametrize(
-    "limits",
-    [{"requests_per_second": 100}, {"documents_per_second": 100}, {"characters_per_second": 1000}],
-    ids=["requests", "documents", "characters"],
+    ("limits", "most"),
+    [
+        ({"requests_per_second": 100}, 100),
+        ({"requests_per_second": 1000}, 1000),
+        ({"documents_per_second": 100}, 100),
+        ({"characters_per_second": 1000}, 100),
+    ],
+    ids=["requests", "many-requests", "documents", "characters"],
 )
-async def test_replicas_use_a_quota_together_as_one_would(server: RedisServer, limits: dict[str, int]) -> None:
+async def test_replicas_use_a_quota_together_as_one_would(
+    server: RedisServer, limits: dict[str, int], most: int
+) -> None:
     replicas = [Replica(**limits) for _ in range(3)]
     async with together(server, *replicas):
         began = time.monotonic()
         await asyncio.gather(*(each.ask(began + 3) for each in replicas))
     went = [moment for each in replicas for moment in each.went]
-    assert len(went) <= 100 * (time.monotonic() - began) + 2
-    assert most_in_a_second(went) <= 106
+    seconds = time.monotonic() - began
+    print(f"{len(went) / (most * seconds):.1%} of {most} a second")  # noqa: T201  what the README says, by -rP
+    assert len(went) <= most * seconds + 2
+    assert most_in_a_second(went) <= 1.06 * most
     assert min(len(each.went) for each in replicas) > 0
 
 

@@ -12,8 +12,8 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 
-from service.bench.feed import PARTITIONS
-from service.bench.worker import BATCH, IN_FLIGHT, Place, answer_for
+from service.bench.place import BATCH, IN_FLIGHT, PARTITIONS, Place
+from service.bench.worker import watched
 from service.process import loop_factory, settle_memory
 
 
@@ -63,9 +63,10 @@ async def _loop(connection: Connection, place: Place) -> None:
                 under_way.create_task(settle([record for records in found.values() for record in records]))
 
     async with consumer, producer, session:
-        consumer.assign([KafkaPartition(place.incoming, number) for number in range(PARTITIONS)])
+        ours = range(place.number, PARTITIONS, place.workers)
+        consumer.assign([KafkaPartition(place.incoming, number) for number in ours])
         settle_memory()
         running = asyncio.create_task(run())
-        await answer_for(connection, lambda: done)
+        connection.send(await watched(connection, lambda: done))
         running.cancel()
         await asyncio.wait([running])

@@ -5,11 +5,11 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from service import accounts, logs, pipeline, settings
-from service.bench.feed import PARTITIONS
+from service.bench.place import BATCH, IN_FLIGHT, PARTITIONS, Place
 from service.dispatch import Dispatcher
 from service.ledger import Ledger
 from service.process import loop_factory, settle_memory
@@ -17,20 +17,24 @@ from service.streams import kafka, kafka_sink
 from service.streams.kafka_notes import KafkaNotes
 from service.telemetry import Telemetry
 
-IN_FLIGHT, BATCH = 32, 25
+_MB = 1024**2
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the broker and the endpoint are, and what the topics are called; `seconds` are what a job takes there."""
+class Took:
+    """What a worker did between two moments, and took for it; records in hand at the end, and the most there may be."""
 
-    bootstrap: str
-    url: str
     seconds: float
-    incoming: str
-    classified: str
-    dead: str
-    jobs: str
+    cpu_seconds: float
+    documents: float
+    peak_memory_mb: float
+    held_mb: float = 0.0
+    bound_mb: float = 0.0
+
+    @property
+    def cpu_us_per_document(self) -> float:
+        """Microseconds."""
+        return round(self.cpu_seconds / max(1, self.documents) * 1e6, 1)
 
 
 def worker(connection: Connection, place: Place) -> None:
@@ -52,15 +56,17 @@ async def _work(connection: Connection, place: Place) -> None:
         source = kafka.KafkaSource(wanted.kafka, stream.input)
         dispatcher, ledger = Dispatcher(list(ready.values())), Ledger(KafkaNotes(wanted.kafka, place.jobs, sink))
         tasks.create_task(pipeline.run(stream, source, sink, dispatcher, telemetry=telemetry, stop=stop, ledger=ledger))
-        while len(source.ends()) < PARTITIONS:  # noqa: ASYNC110  as above
+        while len(source.ends()) != PARTITIONS // place.workers:  # noqa: ASYNC110  nobody tells us when they come
             await asyncio.sleep(0.05)
         settle_memory()
-        await answer_for(connection, finished._value.get)  # noqa: SLF001  there is no other way to read a counter
+        took = await watched(connection, finished._value.get)  # noqa: SLF001  there is no other way to read a counter
+        (stands,) = telemetry.stream_statistics()
+        connection.send(replace(took, held_mb=stands.offsets.bytes / _MB, bound_mb=stream.capacity.bytes / _MB))
         stop.set()
 
 
-async def answer_for(connection: Connection, finished: Callable[[], float]) -> None:
-    """Say what was done, and what it cost, between being told to begin and to end."""
+async def watched(connection: Connection, finished: Callable[[], float]) -> Took:
+    """What was done, and what it cost, between being told to begin and to end."""
 
     def standing() -> tuple[float, float, float]:
         return time.monotonic(), time.process_time(), finished()
@@ -77,8 +83,8 @@ async def answer_for(connection: Connection, finished: Callable[[], float]) -> N
     began = standing()
     await told()
     seconds, cpu, documents = (now - then for now, then in zip(standing(), began, strict=True))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
-    connection.send({"seconds": seconds, "cpu_seconds": cpu, "documents": documents, "peak_memory_mb": peak})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
+    return Took(seconds, cpu, documents, peak / _MB)
 
 
 def _settings(place: Place) -> settings.Settings:
