@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench bench-model bench-order bench-peers embeddings chaos reference dashboards ops-check lock clean
+.PHONY: help demo test lint kafka bench bench-cascade bench-model bench-order bench-peers embeddings chaos reference dashboards ops-check lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
@@ -32,6 +32,9 @@ kafka: $(VENV)/.runtime ## run real Apache Kafka on 127.0.0.1:9092 (PORT=…) un
 
 bench: $(VENV)/.runtime ## measure throughput and latency, or play scenarios (ARGS='knee outage')
 	@$(VENV)/bin/labelstream bench $(ARGS)
+
+bench-cascade: $(VENV)/.dev ## measure a cheap classifier first, a dear one where it is unsure, and draw docs/cascade.png
+	@$(VENV)/bin/python -m tests.model.cascade
 
 bench-model: $(VENV)/.dev ## measure the embedded model on public data (ARGS='banking77 cost' for some of it)
 	@$(VENV)/bin/python -m tests.model.bench $(ARGS)
