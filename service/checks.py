@@ -63,7 +63,7 @@ def _rules(stream: Stream, classes: Mapping[str, Sequence[str] | None]) -> Findi
     what = f"streams.{stream.name}.routes"
     try:
         check_stream(stream)
-        check_classes(stream, [classes[name] for name in stream.accounts_asked])
+        check_classes(stream, [classes[name] for name in stream.accounts_published])
     except Misconfigured as error:
         return Finding(what, False, str(error))
     return Finding(what, True, f"routes and patterns of {stream.name} make sense")

@@ -74,7 +74,7 @@ async def classify(
     """
     began, telemetry = time.monotonic(), Telemetry()
     files = Files(inputs, output, output.with_name(output.name + ".dead"), _DEAD_LETTERS)
-    has_jobs = any(settings.has_jobs(known[name]) for name in stream.accounts_asked)
+    has_jobs = any(settings.has_jobs(known[name]) for name in stream.accounts_published)
     notes = SqliteNotes(output.with_name(output.name + ".jobs")) if has_jobs else None
     resumed = files.resumed
     async with accounts.opened(known, stream.accounts_asked, telemetry) as ready:

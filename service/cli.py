@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 
     from service import demo as demonstration
     from service import replay as replaying
+    from service import trial_report as trials
     from service.bench import load as benchmark
     from service.bench.figure import Figure
     from service.simulation import play as playing
 
 T = TypeVar("T")
+_MOST_SHOWN = 20
 Load = Callable[[], settings.Settings]
 """Reads the configuration that a command was given, as it is now."""
 
@@ -268,6 +270,25 @@ def replay(  # noqa: PLR0917  options, which Typer reads by name
         console.out().print(_replay_table(summary))
     if not summary.finished:
         raise typer.Exit(130)
+
+
+@app.command()
+def trial(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[URL]...", help="Health ports of workers; http://127.0.0.1:9464 by default."),
+    ] = None,
+    as_json: console.AsJson = False,
+) -> None:
+    """Say how a shadow or canary compares with what is there: agreement, differences, scores, latency, cost."""
+    from service import trial_report
+
+    reports = console.run_unless_interrupted(trial_report.asked(urls or ["http://127.0.0.1:9464"]))
+    if as_json:
+        console.print_json({"trials": reports})
+        return
+    for report in reports:
+        console.out().print(_trial_table(report))
 
 
 @app.command()
@@ -514,6 +535,23 @@ def _demo_table(report: "demonstration.Report") -> Table:
         table.add_section()
     for topic, count in report.copies.items():
         table.add_row(f"to {topic}", f"{count:,}")
+    return table
+
+
+def _trial_table(report: "trials.Report") -> Table:
+    compared = report.became.get("agreed", 0) + report.became.get("differed", 0)
+    table = Table(title=f"{report.trial} of {report.topic}", show_header=False, title_justify="left")
+    table.add_row("compared", f"{compared:,}")
+    for what in ("refused", "dropped"):
+        table.add_row(f"  {what}", f"{report.became.get(what, 0):,}")
+    table.add_row("the same best class", f"{report.agreement:.1%}")
+    table.add_row("surer by more than 0.05; less sure", f"{report.surer:.1%}; {report.less_sure:.1%}")
+    sides = report.present, report.candidate
+    table.add_row("mean seconds, present → candidate", " → ".join(f"{side.seconds:.3f}" for side in sides))
+    table.add_row("cost, present → candidate", " → ".join(f"{side.cost:g}" for side in sides))
+    table.add_section()
+    for present, candidate, count in report.differences[:_MOST_SHOWN]:
+        table.add_row(escape(f"{present or '(none)'} → {candidate or '(none)'}"), f"{count:,}")
     return table
 
 

@@ -38,10 +38,13 @@ class Dispatcher:
         self._all = Able(accounts)
         self._all_take_any_of = min(account.takes_any_of for account in accounts)
 
-    def among(self, names: Collection[str]) -> "Dispatcher":
-        """The same for some of its accounts, in the order of these names, on behalf of the same stream."""
+    def among(self, names: Collection[str], priority: float | None = None) -> "Dispatcher":
+        """The same for some of its accounts, in the order of these names, on behalf of the same stream.
+
+        With a `priority` it is as good as another stream, which is asked for beside.
+        """
         accounts = [account for name in names for account in self.accounts if account.name == name]
-        return Dispatcher(accounts, self._stream, self._in_parts.most)
+        return Dispatcher(accounts, self._stream if priority is None else priority, self._in_parts.most)
 
     @property
     def is_away(self) -> bool:

@@ -14,6 +14,8 @@ from service.documents import Classified, ClassScore, Document, Outcome, Refused
 from service.notes import Job
 from service.parts import Found, of_any_classes
 from service.settings import Stream
+from service.telemetry import StreamTelemetry
+from service.trials import OF_A_PRIORITY, NoTrial, Trial, is_drawn
 
 IsUnsure = Callable[[Document, Sequence[ClassScore]], bool]
 """Whether an answer that has these classes is not good enough."""
@@ -38,7 +40,11 @@ class Course:
         self.lanes = [Lane("first", stream.classify_with)]
         self._by_language = {code.lower(): len(self.lanes) + i for i, code in enumerate(stream.by_language)}
         self.lanes += [Lane(f"language {code}", names) for code, names in stream.by_language.items()]
-        self._entries = {0, *self._by_language.values()}
+        self._canary, self._share = -1, stream.canary.share if stream.canary else 0.0
+        if stream.canary:  # whose place it takes is asked where it cannot answer
+            self._canary = len(self.lanes)
+            self.lanes.append(Lane("canary", (*stream.canary.ask, *stream.classify_with)))
+        self._entries = {0, *self._by_language.values()} | ({self._canary} if stream.canary else set())
         self._merged = range(len(self.lanes), len(self.lanes) + len(stream.merge_with))
         self.lanes += [Lane(f"merged {name}", [name]) for name in stream.merge_with]
         self._unsure = len(self.lanes) if stream.unsure else -1
@@ -61,13 +67,13 @@ class Course:
         for lane in self._merged:
             if lane not in passed:
                 return lane
-        entry = self._entry(document.language)
+        entry = self._entry(document)
         return entry if passed.isdisjoint(self.last) else self._unsure if self._unsure >= 0 else entry
 
     def of_job(self, job: Job, document: Document) -> int:
         """The lane in which a job of an earlier life was submitted that has this document."""
         having = [place for place, lane in enumerate(self.lanes) if job.account in lane.accounts]
-        entry = self._entry(document.language)
+        entry = self._entry(document)
         others = [place for place in having if place not in self._entries]
         return others[-1] if others else entry if entry in having else having[0] if having else self.belongs(document)
 
@@ -101,7 +107,12 @@ class Course:
         entries = [stage for stage in document.stages if stage.lane in self._entries]
         return next((stage for stage in reversed(entries) if isinstance(stage.outcome, Classified)), None)
 
-    def _entry(self, language: str | None) -> int:
+    def _entry(self, document: Document) -> int:
+        if (lane := self._of_language(document.language)) == 0 and self._share and is_drawn(document, self._share):
+            return self._canary
+        return lane
+
+    def _of_language(self, language: str | None) -> int:
         if not self._by_language or language is None:
             return 0
         code = language.lower()
@@ -120,6 +131,22 @@ class Lanes:
         self.course = Course(stream)
         lanes = self.course.lanes
         self.dispatchers = [everyone.among(lane.accounts) for lane in lanes] if len(lanes) > 1 else [everyone]
+
+    def trial(self, stream: Stream, telemetry: StreamTelemetry) -> Trial | NoTrial:
+        """Who is asked beside: the candidate as a shadow, or those whose place it takes as a canary."""
+        if (branch := stream.shadow or stream.canary) is None:
+            return NoTrial()
+        beside = branch.ask if stream.shadow else stream.classify_with
+        return Trial(
+            stream,
+            self.everyone.among(beside, OF_A_PRIORITY * stream.priority),
+            share=branch.share,
+            answered_by=branch.ask if stream.canary else stream.accounts_published,
+            candidate_is_asked=stream.shadow is not None,
+            waiting=branch.waiting,
+            telemetry=telemetry.trial("shadow" if stream.shadow else "canary"),
+            billed=telemetry,
+        )
 
     def too_long(self, text: str) -> str | None:
         """Why nobody takes a text who is to answer; None where that is not so."""

@@ -110,7 +110,13 @@ async def run(
     """
     ledger, routing = ledger or Ledger(NoShelf()), routing or Routing(Rules(stream), telemetry.tracing)
     work = _Work(stream, source, sink, dispatcher, ledger=ledger, telemetry=telemetry, stop=stop, routing=routing)
-    async with source.opened(work), work.committing(), work.drained(), asyncio.TaskGroup() as under_way:
+    async with (
+        work.trial.running(),
+        source.opened(work),
+        work.committing(),
+        work.drained(),
+        asyncio.TaskGroup() as under_way,
+    ):
         while not stop.is_set():
             work.go_on(under_way)
             room = await work.room()
@@ -171,6 +177,7 @@ class _Work:
         self._joined = False
         self._telemetry = telemetry.stream(stream.input, self.statistics)
         self._tracing = telemetry.tracing
+        self.trial = lanes.trial(stream, self._telemetry)
         redact = redaction(stream.redact, self._telemetry.redacted)
         self._reader = Reader(stream.document, lanes.too_long, stream.fields_asked, redact)
         fullest = max(lane.most.documents for lane in self._lanes)
@@ -469,6 +476,7 @@ class _Work:
                 attempts = [ours.attempts] * len(records)
                 await self._delivery.deliver(Finished(records, ours.outcomes, attempts, self._routing.route(ours)))
                 self._telemetry.published(records, ours.outcomes, ours.account.name)
+                self.trial.published(ours)
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
         """See by a trial whether the dead-letter limit still holds."""

@@ -125,7 +125,7 @@ class Reloading:
                     f"streams.{stream.name}.routes: they ask for other fields of the record than before, which"
                     " documents that were read already do not have: that takes a restart"
                 )
-            check_classes(stream, [accounts.classes(self._accounts[name]) for name in stream.accounts_asked])
+            check_classes(stream, [accounts.classes(self._accounts[name]) for name in stream.accounts_published])
         return made
 
 

@@ -120,6 +120,39 @@ def _stream(samples: _Samples, topic: str, says: Said | None) -> dict[str, Any]:
         "dead_letters": samples.by("reason", "dead_letters_total", topic=topic),
         "cost": samples.sum("cost_total", topic=topic),
         "saved": samples.sum("cost_saved_total", topic=topic),
+        "trials": [
+            _trial(samples, topic, trial)
+            for (of, trial) in samples.known("trial_records_total", "topic", "trial")
+            if of == topic
+        ],
+    }
+
+
+def _trial(samples: _Samples, topic: str, trial: str) -> dict[str, Any]:
+    names = {"topic": topic, "trial": trial}
+    pairs = samples.known("trial_differences_total", "topic", "trial", "present", "candidate")
+
+    def shift(le: str) -> float:
+        return samples.sum("trial_score_shift_bucket", **names, le=le)
+
+    def side(classifier: str) -> dict[str, float]:
+        return {
+            "seconds": samples.sum("trial_seconds_sum", **names, classifier=classifier),
+            "answers": samples.sum("trial_seconds_count", **names, classifier=classifier),
+            "cost": samples.sum("trial_cost_total", **names, classifier=classifier),
+        }
+
+    return {
+        "trial": trial,
+        "became": samples.by("became", "trial_records_total", **names),
+        "differences": [
+            [present, candidate, samples.sum("trial_differences_total", **names, present=present, candidate=candidate)]
+            for *whose, present, candidate in pairs
+            if whose == [topic, trial]
+        ],
+        "shift": {"scored": shift("+Inf"), "surer": shift("+Inf") - shift("0.05"), "less_sure": shift("-0.05")},
+        "present": side("present"),
+        "candidate": side("candidate"),
     }
 
 

@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.breaker import State
+from service.comparing import Compared
 from service.documents import AnsweredFrom, Classified, Outcome, Reason, Record, Refused
 from service.histograms import Histogram, Observed
 from service.limits import LimitsStatistics
@@ -42,9 +43,16 @@ ErrorType = Literal[
 ]
 Became = Literal["finished", "went_on", "first_answer"]
 """What becomes of a document in one of several lanes; the last is that its answer before that had to do."""
+TrialBecame = Literal["agreed", "differed", "refused", "dropped"]
+"""What becomes of a document that two classifiers are to be asked for; `dropped` is not asked of the one beside."""
+_MakeCounter = Callable[..., Counter]
+_MakeHistogram = Callable[..., Histogram]
 RebalanceEvent = Literal["assigned", "revoked"]
 
 _MOST_CLASSES = 50
+_MOST_PAIRS = 100
+_SIDES = ("present", "candidate")
+_SHIFT_BUCKETS = (-0.5, -0.2, -0.1, -0.05, -0.01, 0.01, 0.05, 0.1, 0.2, 0.5)
 _CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 _JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -89,6 +97,71 @@ class AccountStatistics:
     silent_for: float = 0.0
 
 
+class _Trials:
+    """The metrics of classifiers on trial, of all streams."""
+
+    def __init__(self, counter: _MakeCounter, histogram: _MakeHistogram) -> None:
+        trial = ("topic", "trial")
+        self.records = counter(
+            "trial_records",
+            "Records of a classifier on trial: the best class of both is the same (agreed) or not (differed), one of"
+            " them was refused, or the one beside was too slow to be asked (dropped).",
+            *trial,
+            "became",
+        )
+        self.differences = counter(
+            "trial_differences",
+            "Records that differed, by the best class of both; those beyond a hundred pairs are other.",
+            *trial,
+            "present",
+            "candidate",
+        )
+        self.shift = histogram(
+            "trial_score_shift", "How much surer the candidate is of its best class.", _SHIFT_BUCKETS, *trial
+        )
+        self.seconds = histogram(
+            "trial_seconds", "From having a record to ask for to its answer.", _WAIT_BUCKETS, *trial, "classifier"
+        )
+        self.cost = counter("trial_cost", "What records that were compared cost, by the unit.", *trial, "classifier")
+
+
+class TrialTelemetry:
+    """What comes of a classifier on trial; classes beyond a hundred pairs of a topic are counted as `other`."""
+
+    def __init__(self, telemetry: "Telemetry", topic: str, trial: str) -> None:
+        self._names = (topic, trial)
+        self._records = {each: telemetry.trials.records.labels(topic, trial, each) for each in get_args(TrialBecame)}
+        self._differences = telemetry.trials.differences
+        self._pairs: dict[tuple[str, str], Counter] = {}
+        self._shift = telemetry.trials.shift.labels(topic, trial)
+        self._seconds = [telemetry.trials.seconds.labels(topic, trial, each) for each in _SIDES]
+        self._cost = [telemetry.trials.cost.labels(topic, trial, each) for each in _SIDES]
+
+    def became(self, what: "TrialBecame", count: int = 1) -> None:
+        """Documents of the share came to this."""
+        self._records[what].inc(count)
+
+    def compared(self, found: Compared) -> None:
+        """Both classifiers have answered for a document."""
+        if (best := found.best) is None:
+            self.became("refused")
+            return
+        self.became("agreed" if best[0] == best[1] else "differed")
+        if best[0] != best[1]:
+            (self._pairs.get(best) or self._new_pair(best)).inc()
+        if (shift := found.shift) is not None:
+            self._shift.observe(shift)
+        for seconds, took in zip(self._seconds, (found.present_seconds, found.candidate_seconds), strict=True):
+            seconds.observe(took)
+        for cost, paid in zip(self._cost, (found.present_cost, found.candidate_cost), strict=True):
+            cost.inc(paid)
+
+    def _new_pair(self, pair: tuple[str, str]) -> Counter:
+        if len(self._pairs) >= _MOST_PAIRS:
+            pair = "other", "other"
+        return self._pairs.setdefault(pair, self._differences.labels(*self._names, *pair))
+
+
 class StreamTelemetry:
     """What happens to one stream's records; every method is cheap enough for the hot path."""
 
@@ -118,6 +191,7 @@ class StreamTelemetry:
         self._spared = {where: telemetry.spared.labels(topic, where) for where in get_args(AnsweredFrom)}
         self._saved = telemetry.saved.labels(topic)
         self._lanes = telemetry.lanes
+        self._telemetry = telemetry
 
     def consumed(self, count: int) -> None:
         """Records were read."""
@@ -141,6 +215,10 @@ class StreamTelemetry:
         """Documents were answered without being asked for, which would have cost so much."""
         self._spared[where].inc(count)
         self._saved.inc(saved)
+
+    def trial(self, kind: str) -> TrialTelemetry:
+        """The metrics of a classifier that is on trial as a shadow or a canary."""
+        return TrialTelemetry(self._telemetry, self._topic, kind)
 
     def passed(self, lane: str, became: Became, count: int) -> None:
         """Documents were answered in a lane, and this is what became of them."""
@@ -332,6 +410,7 @@ class Telemetry(Collector):
         self.saved = counter(
             "cost_saved", "What they would have been billed for by the unit, in the currency of the prices.", "topic"
         )
+        self.trials = _Trials(counter, histogram)
         self.lanes = counter(
             "lane_records",
             "Records of a stream with several lanes: finished there, went_on into another, or published with the"

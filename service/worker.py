@@ -56,7 +56,7 @@ async def _work(
     ):
         await check_topics(settings)
         for stream in settings.streams:
-            check_classes(stream, [accounts.classes(ready[name]) for name in stream.accounts_asked])
+            check_classes(stream, [accounts.classes(ready[name]) for name in stream.accounts_published])
             await accounts.probe(ready[name] for name in stream.accounts_asked)
         routings = {name: Routing(each, telemetry.tracing) for name, each in rules.items()}
         async with asyncio.TaskGroup() as streams:

@@ -353,6 +353,7 @@ _VALUES: dict[str, Iterable[str]] = {
     "labelstream_dead_letters_total{reason}": Reason,
     "labelstream_provider_errors_total{error_type}": get_args(telemetry.ErrorType),
     "labelstream_records_spared_total{answered_from}": get_args(AnsweredFrom),
+    "labelstream_trial_records_total{became}": get_args(telemetry.TrialBecame),
     "labelstream_lane_records_total{became}": get_args(telemetry.Became),
 }
 

@@ -8,7 +8,7 @@ from service.settings.accounts import Account, Local, has_jobs
 from service.settings.amazon import Aws, ClassifierArn, Comprehend, ComprehendJobs, EndpointArn, RoleArn, S3Folder
 from service.settings.azure import Azure, AzureLanguage, ContentSafety, ContentUnderstanding, HarmCategory
 from service.settings.kafka import Kafka
-from service.settings.lanes import Unsure
+from service.settings.lanes import Trial, Unsure
 from service.settings.limits import Breaker, Hedge, Limits, Price
 from service.settings.reading import load, misconfigured, parse, tree
 from service.settings.redis import Redis
@@ -62,6 +62,7 @@ __all__ = [
     "Topic",
     "Tracing",
     "TrainingData",
+    "Trial",
     "Unsure",
     "Whole",
     "has_jobs",

@@ -9,7 +9,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.settings.lanes import Names, Unsure
+from service.settings.lanes import Names, Trial, Unsure
 from service.settings.routes import Condition, Route
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic
 
@@ -154,6 +154,8 @@ class Stream(Branch):
     merge_with: tuple[str, ...] = ()
     """Accounts that are each asked of every document beside these; the result has the classes of all."""
     unsure: Unsure | None = None
+    shadow: Trial | None = None
+    canary: Trial | None = None
     priority: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Of an account that has not enough for all its streams, each gets in proportion to this."""
     batch: Batch = Batch()
@@ -229,11 +231,15 @@ class Stream(Branch):
             raise ValueError(f"merge_with: the account {twice[0]!r} is asked already, and would be paid twice")
         if self.unsure and asked >= {*self.unsure.ask}:
             raise ValueError("unsure.ask: these accounts are asked in the first place already: name another")
+        if self.shadow and self.canary:
+            raise ValueError("shadow and canary: one at a time, or nobody could tell which of them figures are of")
+        if self.canary and {*self.canary.ask} & {*self.classify_with}:
+            raise ValueError("canary.ask: an account of classify_with would be compared with itself: name another")
         return self
 
     @property
     def accounts_asked(self) -> tuple[str, ...]:
-        """Every account that answers for the stream, each once."""
+        """Every account that is asked for the stream, each once."""
         return tuple(dict.fromkeys(name for names in self.accounts_by_setting.values() for name in names))
 
     @property
@@ -244,7 +250,16 @@ class Stream(Branch):
             **{f"by_language.{code}": names for code, names in self.by_language.items()},
             "merge_with": self.merge_with,
             "unsure.ask": self.unsure.ask if self.unsure else (),
+            "canary.ask": self.canary.ask if self.canary else (),
+            "shadow.ask": self.shadow.ask if self.shadow else (),
         }
+
+    @property
+    def accounts_published(self) -> tuple[str, ...]:
+        """Every account whose answers are published, each once."""
+        by_setting = self.accounts_by_setting
+        del by_setting["shadow.ask"]
+        return tuple(dict.fromkeys(name for names in by_setting.values() for name in names))
 
     @property
     def seconds_between_commits(self) -> float:

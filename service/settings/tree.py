@@ -87,7 +87,7 @@ class Settings(Branch):
 
     def notes_jobs(self, stream: Stream) -> bool:
         """Whether there are jobs of this stream to note, and they are to be noted."""
-        return stream.note_jobs and any(has_jobs(self.accounts[name]) for name in stream.accounts_asked)
+        return stream.note_jobs and any(has_jobs(self.accounts[name]) for name in stream.accounts_published)
 
     def stream(self, name: str | None) -> Stream:
         """The stream of that name, or the only one. Raises Misconfigured."""

@@ -10,8 +10,22 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.commands import TEXTS, Running, served_account, serving, small_model, started, tree, write_config
+from service.model.examples import Example
+from service.model.train import train
+from service.trials import is_drawn
+from tests.commands import (
+    TEXTS,
+    Running,
+    labelstream,
+    served_account,
+    serving,
+    small_model,
+    started,
+    tree,
+    write_config,
+)
 from tests.kafka.topics import committed, counted, fill, read
+from tests.records import document
 
 MakeTopic = Callable[..., str]
 
@@ -27,9 +41,10 @@ def topics(topic: MakeTopic) -> tuple[str, str, str]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[str]:
+def accounts(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[Path, str]]:
+    """The model of the worker, and where the same is behind the wire."""
     with serving(tmp_path_factory.mktemp("served"), model) as (url, _):
-        yield url
+        yield model, url
 
 
 def documents(each: int) -> list[bytes]:
@@ -41,17 +56,38 @@ def documents(each: int) -> list[bytes]:
     ]
 
 
+def other_model(folder: Path) -> Path:
+    """A model that calls parcels otherwise."""
+    learn = [
+        Example(f"{label}-{n}", text.format(n), (label if label == "access" else "post",))
+        for label, text in TEXTS.items()
+        for n in range(10)
+    ]
+    train(learn, task="single_label", name="other").save(folder)
+    return folder
+
+
 def told(
-    bootstrap: str, topics: tuple[str, str, str], folder: Path, accounts: tuple[Path, str], **changed: Any
+    bootstrap: str,
+    topics: tuple[str, str, str],
+    folder: Path,
+    accounts: tuple[Path, str],
+    look: Callable[[str], None] = lambda _: None,
+    **changed: Any,
 ) -> dict[str, Any]:
-    """The results of 400 documents, by their ids, once all is committed and the worker has ended."""
+    """The results of 400 documents, by their ids, once all is committed and the worker has ended.
+
+    Before it ends, `look` is given the URL of its health port.
+    """
     incoming, classified, _ = topics
     model, url = accounts
     configured = tree(bootstrap, served_account(url), topics, classify_with="onsite", **changed)
     configured["accounts"]["onsite"] = {"provider": "local", "model": str(model)}
+    configured["accounts"]["candidate"] = {"provider": "local", "model": str(other_model(folder / "candidate"))}
     fill(bootstrap, incoming, documents(200))
     with started(folder, "run", write_config(folder / "triage.yaml", configured)) as worker:
         worker.wait_until(lambda: _progress(bootstrap, incoming) == 400)
+        look(worker.events("started")[0]["health"])
         _ended(worker)
     results = read(bootstrap, classified)
     assert set(counted(results).values()) == {1}
@@ -68,10 +104,10 @@ def _ended(worker: Running) -> None:
 
 
 def test_what_the_model_of_the_worker_is_unsure_of_is_asked_of_the_account_behind_the_wire(
-    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, model: Path, served: str
+    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, accounts: tuple[Path, str]
 ) -> None:
     unsure = {"when": {"best": "access"}, "ask": "served"}
-    results = told(bootstrap, topics, tmp_path, (model, served), unsure=unsure)
+    results = told(bootstrap, topics, tmp_path, accounts, unsure=unsure)
     assert Counter((body["best"]["name"], body["account"]) for body in results.values()) == {
         ("access", "served"): 200,
         ("delivery", "onsite"): 200,
@@ -82,22 +118,49 @@ def test_what_the_model_of_the_worker_is_unsure_of_is_asked_of_the_account_behin
 
 
 def test_each_language_is_asked_of_its_account(
-    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, model: Path, served: str
+    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, accounts: tuple[Path, str]
 ) -> None:
-    results = told(
-        bootstrap, topics, tmp_path, (model, served), by_language={"de": "served"}, document={"language": "/lang"}
-    )
-    accounts = {name: body["account"] for name, body in results.items()}
-    assert accounts == {name: "served" if int(name.split("-")[1]) % 2 else "onsite" for name in results}
+    results = told(bootstrap, topics, tmp_path, accounts, by_language={"de": "served"}, document={"language": "/lang"})
+    asked = {name: body["account"] for name, body in results.items()}
+    assert asked == {name: "served" if int(name.split("-")[1]) % 2 else "onsite" for name in results}
 
 
 def test_the_answers_of_two_accounts_are_one_result_and_exactly_one(
-    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, model: Path, served: str
+    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, accounts: tuple[Path, str]
 ) -> None:
-    results = told(bootstrap, topics, tmp_path, (model, served), merge_with="served", delivery="exactly_once")
+    results = told(bootstrap, topics, tmp_path, accounts, merge_with="served", delivery="exactly_once")
     assert {tuple(each["account"] for each in body["stages"]) for body in results.values()} == {("served", "onsite")}
     assert {body["task"] for body in results.values()} == {"multi_label"}
     for name, body in results.items():
         names = [each["name"] for each in body["classes"]]
         assert sorted(names) == sorted(set(names))
         assert body["best"]["name"] == name.split("-")[0]
+
+
+@pytest.mark.parametrize("trial", [("shadow", 1.0), ("canary", 0.25)])
+def test_a_candidate_is_tried_beside_and_a_command_says_how_it_does(
+    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, accounts: tuple[Path, str], trial: tuple[str, float]
+) -> None:
+    said, (kind, share) = dict[str, Any](), trial
+
+    def look(url: str) -> None:
+        while True:  # what is asked beside is no part of any commit
+            answer = labelstream("trial", url, "--json")
+            assert answer.returncode == 0, answer.stderr
+            (told,) = orjson.loads(answer.stdout)["trials"]
+            said.update(told)
+            if sum(told["became"].values()) == drawn:
+                break
+        assert "delivery → post" in labelstream("trial", url).stdout
+
+    ids = [f"{label}-{n}" for label in TEXTS for n in range(200)]
+    drawn = sum(is_drawn(document(0)._replace(id=each), share) for each in ids)
+    results = told(bootstrap, topics, tmp_path, accounts, look, **{kind: {"ask": "candidate", "share": share}})
+    answered = Counter(body["account"] for body in results.values())
+    assert answered["candidate"] == (0 if kind == "shadow" else drawn)
+    assert sum(answered.values()) == 400
+    assert (said["trial"], said["became"].get("dropped", 0)) == (kind, 0)
+    ((present, candidate, differing),) = said["differences"]
+    assert (present, candidate) == ("delivery", "post")
+    assert differing == said["became"]["differed"]
+    assert said["agreement"] == pytest.approx(1 - differing / drawn)

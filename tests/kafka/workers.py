@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
 
-def small_model(folder: Path) -> Path:
-    """A model of two classes that tells parcels from passwords."""
-    texts = {"delivery": "the parcel number {} has not arrived", "access": "my password {} is not accepted"}
+def small_model(folder: Path, *, parcels: str = "delivery") -> Path:
+    """A model of two classes that tells parcels, by this name, from passwords."""
+    texts = {parcels: "the parcel number {} has not arrived", "access": "my password {} is not accepted"}
     rows = [
         Example(f"{label} {number}", text.format(number), (label,))
         for label, text in texts.items()

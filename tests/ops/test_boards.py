@@ -37,6 +37,7 @@ UNSHOWN = {
 }
 """Metrics that are on no board, each with why."""
 WINDOWS = {
+    "1h": "pairs of classes take many records",
     "30d": "the length of the budgets",
     "30m": "as the alert LabelstreamDeadLetters",
     "15m": "as the alert LabelstreamRebalanceStorm",

@@ -46,7 +46,7 @@ def documents() -> Iterator[bytes]:
     yield from (b"{", b"not JSON", b'{"id": "empty", "text": ""}')
 
 
-def configured(bootstrap: str, url: str, redis_port: int) -> settings.Settings:
+def configured(bootstrap: str, url: str, redis_port: int, other: Path) -> settings.Settings:
     return settings.parse(
         {
             "kafka": {"bootstrap_servers": bootstrap, "group_id": "triage", "fetch_max_wait": "20ms"},
@@ -69,6 +69,7 @@ def configured(bootstrap: str, url: str, redis_port: int) -> settings.Settings:
                     "deployment": "production",
                     "task": "single_label",
                 },
+                "other": {"provider": "local", "model": str(other)},
             },
             "streams": [
                 {
@@ -78,6 +79,7 @@ def configured(bootstrap: str, url: str, redis_port: int) -> settings.Settings:
                     "dead_letter": "tickets.dead",
                     "classify_with": "azure",
                     "unsure": {"when": {"best": "access"}, "ask": "second"},
+                    "shadow": {"ask": "other", "share": 1},
                     "batch": {"documents": 10, "wait": "20ms"},
                     "redact": {"kinds": ["email"]},
                     "note_jobs": False,  # the mock makes no compacted topics
@@ -105,7 +107,9 @@ async def run(folder: Path, redis: RedisServer) -> AsyncIterator[Mapping[str, st
     options = ServeOptions(data=folder / "served", port=0, keys=("k" * 32,), models=(model,), faults=faults)
     stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
     async with serving(options) as url, asyncio.TaskGroup() as tasks:
-        tasks.create_task(worker.work(configured(f"{at.host}:{at.port}", url, redis.port), stop, started.set_result))
+        other = small_model(folder / "other", parcels="post")
+        configuration = configured(f"{at.host}:{at.port}", url, redis.port, other)
+        tasks.create_task(worker.work(configuration, stop, started.set_result))
         try:
             yield {"worker": (await started).removeprefix("http://"), "serve": url.removeprefix("http://")}
         finally:

@@ -40,6 +40,7 @@ def draw() -> Dashboard:
             Row("What is not asked for?", _spared()),
             Row("What is taken out of texts?", [_redacted()]),
             Row("Who is asked, where several are?", _lanes()),
+            Row("How does the classifier on trial do?", _trials()),
         ],
         by=["topic"],
     )
@@ -200,6 +201,52 @@ def _redacted() -> object:
         "suffix:/s",
         per_second("labelstream_redacted_total", TOPIC, "kind"),
     )
+
+
+def _trials() -> list[object]:
+    by = "sum by (classifier) (rate(labelstream_trial_{}{{{}}}[{}]))"
+    seconds = by.format("seconds_sum", TOPIC, RATE), by.format("seconds_count", TOPIC, RATE)
+    return [
+        stacked(
+            "Agreement",
+            "Records of a shadow or canary: both give the same best class (agreed) or not (differed), one refused, or "
+            "the one beside was not asked, as it does not keep up (dropped). Only with streams that have one.",
+            "suffix:/s",
+            per_second("labelstream_trial_records_total", TOPIC, "became"),
+            mode=StackingMode.PERCENT,
+        ),
+        rows_of(
+            "Where they differ",
+            "The best class of the present classifier and of the candidate, in the last hour; beyond a hundred pairs: "
+            "other.",
+            {
+                "Records": (
+                    f"sum by (present, candidate) (increase(labelstream_trial_differences_total{{{TOPIC}}}[1h]))",
+                    "short",
+                    Limit(0, "text"),
+                )
+            },
+            sort="Records",
+        ),
+        heat(
+            "Surer, or less sure",
+            "How much higher the candidate's best score is; to the left of 0 it is less sure.",
+            "short",
+            f"sum by (le) (increase(labelstream_trial_score_shift_bucket{{{TOPIC}}}[{RATE}]))",
+        ),
+        lines(
+            "Seconds to an answer",
+            "Mean, from having a record to ask for to its answer, of both.",
+            "s",
+            Query(f"{seconds[0]} / {seconds[1]}", "{{classifier}}"),
+        ),
+        lines(
+            "Cost of the same records an hour",
+            "Estimated: what records that were compared were billed for by the unit, at both.",
+            "none",
+            Query(f"{by.format('cost_total', TOPIC, RATE)} * 3600", "{{classifier}}"),
+        ),
+    ]
 
 
 def _lanes() -> list[object]:
