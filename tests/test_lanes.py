@@ -79,10 +79,10 @@ def walked(course: Course, language: str | None, *, unsure: bool) -> list[str]:
     while True:
         place = course.belongs(one)
         through.append(course.lanes[place].name)
-        if not course.goes_on(one, place, _GUESS, lambda *_: unsure):
-            return through
         job = Job(course.lanes[place].accounts[0], "m", "job", 0.0, 1)
         assert course.of_job(job, one) == place, "a job of an earlier life finds its lane"
+        if not course.goes_on(one, place, _GUESS, lambda *_: unsure):
+            return through
         one = one._replace(stages=(*one.stages, _stage(place)))
 
 
@@ -181,6 +181,7 @@ async def test_what_is_unsure_is_asked_of_the_paid_account_in_full_batches_and_s
         (PAID, "billing"),
     ]
     assert (sure["account"], "stages" in sure) == (CHEAP, False)
+    assert story.sample("records_abandoned_total") == 0
     assert story.sample("lane_records_total", lane="first", became="finished") == 300
     assert story.sample("lane_records_total", lane="first", became="went_on") == 100
     assert story.sample("lane_records_total", lane="unsure", became="finished") == 100
@@ -377,6 +378,36 @@ async def test_a_stop_leaves_what_waits_for_the_second_stage_and_commits_none_of
     assert len(bodies(story)) == 56
     assert story.classifiers[1].calls == []
     assert story.source.committed[INPUT].offset == 0
+
+
+@pytest.mark.parametrize("ordered_by", [None, "key"])
+def test_a_stop_waits_for_no_turn_of_what_does_not_go_on_any_more(ordered_by: str | None) -> None:
+    @virtual_time
+    async def tell() -> None:
+        records = [each._replace(key=b"one") for each in mixed(75)]
+        settings = cascade(batch={"wait": "20s"}, ordered_by=ordered_by)
+        story = Story(records, settings=settings, classifiers=[Cheap(seconds=5), FirstWord()], ends=False)
+        async with story.running() as running:
+            await asyncio.sleep(2)
+            story.stop.set()
+            await running
+            assert now() < 6
+        assert len(bodies(story)) == (56 if ordered_by is None else 0)
+        assert story.classifiers[1].calls == []
+        assert story.sample("records_abandoned_total") == (19 if ordered_by is None else 75)
+
+    tell()
+
+
+@virtual_time
+async def test_a_revocation_waits_for_documents_that_are_out_in_a_further_lane() -> None:
+    story = Story(mixed(100), settings=cascade(), classifiers=[Cheap(), FirstWord(seconds=5)], ends=False)
+    async with story.running():
+        await asyncio.sleep(2)
+        assert len(bodies(story)) == 75
+        await story.source.revoke([INPUT])
+        assert len(bodies(story)) == 100
+        assert story.source.committed == {INPUT: Mark(100)}
 
 
 @virtual_time
