@@ -10,10 +10,10 @@ import re
 import socket
 import time
 from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import orjson
@@ -92,28 +92,42 @@ def configured(bootstrap: str, url: str, redis_port: int, other: Path) -> settin
     )
 
 
+class Models(NamedTuple):
+    """The model that is served, and the one that is tried beside it."""
+
+    served: Path
+    tried: Path
+
+
 @asynccontextmanager
-async def run(folder: Path, redis: RedisServer) -> AsyncIterator[Mapping[str, str]]:
-    """A worker at work; gives the addresses of what is to be scraped."""
+async def run(
+    folder: Path, redis: RedisServer, models: Models, feed: Callable[[Producer], Coroutine[None, None, None]]
+) -> AsyncIterator[Mapping[str, str]]:
+    """A worker at work on what is fed; gives the addresses of what is to be scraped."""
     broker = Producer({"test.mock.num.brokers": 1, "log_level": 0})
     for topic in (TOPIC, "tickets.classified", "tickets.dead"):
         broker.list_topics(topic, timeout=10)  # asking for a topic makes it
     at = next(iter(broker.list_topics(timeout=10).brokers.values()))
-    for document in documents():
-        broker.produce(TOPIC, document)
-    assert broker.flush(10) == 0
     (faults := folder / "faults.yaml").write_text(FAULTS, encoding="utf-8")
-    model = Registration.parse(f"tickets/production={small_model(folder / 'model')}")
-    options = ServeOptions(data=folder / "served", port=0, keys=("k" * 32,), models=(model,), faults=faults)
+    registered = Registration.parse(f"tickets/production={models.served}")
+    options = ServeOptions(data=folder / "served", port=0, keys=("k" * 32,), models=(registered,), faults=faults)
     stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
     async with serving(options) as url, asyncio.TaskGroup() as tasks:
-        other = small_model(folder / "other", parcels="post")
-        configuration = configured(f"{at.host}:{at.port}", url, redis.port, other)
+        configuration = configured(f"{at.host}:{at.port}", url, redis.port, models.tried)
         tasks.create_task(worker.work(configuration, stop, started.set_result))
+        feeding = tasks.create_task(feed(broker))
         try:
             yield {"worker": (await started).removeprefix("http://"), "serve": url.removeprefix("http://")}
         finally:
+            feeding.cancel()
             stop.set()
+
+
+async def once(broker: Producer) -> None:
+    """Feed the documents."""
+    for document in documents():
+        broker.produce(TOPIC, document)
+    assert broker.flush(10) == 0
 
 
 def yesterday_and_a_week_ago() -> str:
@@ -190,7 +204,7 @@ def without_judging(expr: str) -> str:
 
 def parts(alert: Alert) -> Iterable[str]:
     """What an alert joins, each for itself."""
-    for part in re.split(r"\s(?:and|unless)\s", alert.expr):
+    for part in re.split(r"\s(?:and|unless)(?: on \([^)]*\))?\s", alert.expr):
         # A worker whose credentials are refused ends, so that a run that goes on has other errors.
         yield without_judging(part).replace('error_type="auth"', 'error_type!=""')
 
@@ -244,7 +258,8 @@ async def test_every_query_has_data_of_a_real_run(tmp_path: Path) -> None:
 
 
 async def _every_query_has_data(tmp_path: Path, redis: RedisServer) -> None:
-    async with run(tmp_path, redis) as targets, scraping(tmp_path, targets) as http:
+    models = Models(small_model(tmp_path / "model"), small_model(tmp_path / "other", parcels="post"))
+    async with run(tmp_path, redis, models, once) as targets, scraping(tmp_path, targets) as http:
         left, deadline = asked(), time.monotonic() + PATIENCE
         while left := await lacking(http, left):
             if time.monotonic() > deadline:
