@@ -20,8 +20,11 @@ _BY_LOAD = 0.5
 """How far latency has to follow the number of calls (1 is in step) to be taken to come of it."""
 _WELL_KNOWN = 16
 """Answers from which on what is typical of a kind only moves for a reason."""
-_PATIENCE, _MOST_PATIENCE = 1000, 16_000
-"""Answers before a number of calls that was throttled is tried again, at first and after many times."""
+_FIRST_PATIENCE, _PATIENCE, _MOST_PATIENCE = 10, 1000, 16_000
+"""Before a number of calls that was throttled is tried again: rounds at first, answers when that was confirmed, and when
+it was many times."""
+_LONGEST_PATIENCE = 600.0
+"""Seconds after which it is in any case: where answers are few, one refusal is no great part of them."""
 
 
 class InFlight(Protocol):
@@ -86,8 +89,9 @@ class Adaptive:
         self._refused_at = 0
         self._proven = 0
         self._ceiling = math.inf
-        self._patience = _PATIENCE
+        self._patience = 0
         self._answers = 0
+        self._refused_last = -math.inf
         self._round_began = -math.inf
         self._was_needed = False
         self._out = 0
@@ -117,14 +121,17 @@ class Adaptive:
         """As `InFlight.throttled`."""
         if asked_at < self._round_began:
             return  # this is known
+        if out <= 1:
+            return  # one alone is not one too many
         if out <= self._proven:  # that many were answered, so it is not their number
             self._proven = out - 1
             return
         as_before = abs(out - self._refused_at) <= max(1, out // 10)
-        self._patience = min(2 * self._patience, _MOST_PATIENCE) if as_before else _PATIENCE
-        self._refused_at = out
+        self._refused_at, self._refused_last = out, now
         self._ceiling = max(1, out - 1)
         self.limit = min(self.limit, max(1, out - 1 - out // 10))
+        first = _FIRST_PATIENCE * self._samples_of_a_round()
+        self._patience = min(max(2 * self._patience, _PATIENCE), _MOST_PATIENCE) if as_before else first
         self._step = _FIRST_STEP
         self._answers = 0
         self._shrunk_from = None
@@ -137,7 +144,7 @@ class Adaptive:
         out = self._out / len(self._samples)
         self._learn(slower if slower > _AT_EASE * unsure else 1.0)
         self._answers += len(self._samples)
-        if self._answers >= self._patience:
+        if self._answers >= self._patience or now >= self._refused_last + _LONGEST_PATIENCE:
             self._ceiling = math.inf
         if self._shrunk_from is not None:
             slower = self._judge(slower, out)

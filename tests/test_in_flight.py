@@ -100,3 +100,39 @@ def test_calls_of_about_one_size_are_of_a_kind(one: int, other: int) -> None:
 @pytest.mark.parametrize(("one", "other"), [((1000, 1), (1000, 25)), ((1000, 1), (1300, 1)), ((0, 1), (1, 1))])
 def test_calls_of_different_sizes_are_not(one: tuple[int, int], other: tuple[int, int]) -> None:
     assert kind_of(*one) != kind_of(*other)
+
+
+def test_one_call_alone_that_is_throttled_is_not_one_too_many() -> None:
+    adaptive = Adaptive(most=100)
+    adaptive.throttled(0.0, 1, 0.1)
+    adaptive.throttled(1.2, 1, 1.3)
+    now = rounds(adaptive, 12, 0.1, begin=2.0)
+    assert adaptive.limit == 100
+    assert now < 5
+
+
+def test_a_number_that_was_throttled_once_is_tried_again_after_some_rounds_and_if_confirmed_after_many() -> None:
+    adaptive = Adaptive(most=40)
+    now = rounds(adaptive, 2, 0.1)
+    adaptive.throttled(now, 30, now)
+    now = rounds(adaptive, 9, 0.1, begin=now)
+    assert adaptive.limit < 30
+    now = rounds(adaptive, 20, 0.1, begin=now)
+    assert adaptive.limit == 40
+    for _ in range(12):  # that many were answered, until they are not any more
+        now += 1
+        adaptive.throttled(now, 30, now)
+    assert adaptive.limit < 30
+    now = rounds(adaptive, 30, 0.1, begin=now)
+    assert adaptive.limit < 30, "it is confirmed"
+    rounds(adaptive, 60, 0.1, begin=now)
+    assert adaptive.limit == 40
+
+
+def test_where_answers_are_few_it_is_tried_again_by_the_clock() -> None:
+    adaptive = Adaptive(most=8)
+    adaptive.throttled(0.0, 4, 60.0)
+    adaptive.throttled(61.0, 4, 120.0)
+    assert adaptive.limit == 3
+    rounds(adaptive, 14, 60.0, begin=120.0)
+    assert adaptive.limit == 8
