@@ -55,7 +55,9 @@ async def check(settings: Settings, probe: str | None = None) -> list[Finding]:
     for name in settings.accounts:
         found, classes[name] = await _account(settings, name, probe)
         findings += found
-    findings += [_rules(stream, classes) for stream in settings.streams if stream.routes or stream.redact]
+    findings += [
+        _rules(stream, classes) for stream in settings.streams if stream.routes or stream.redact or stream.unsure
+    ]
     return findings
 
 

@@ -77,9 +77,10 @@ class Course:
         others = [place for place in having if place not in self._entries]
         return others[-1] if others else entry if entry in having else having[0] if having else self.belongs(document)
 
-    def goes_on(self, document: Document, lane: int, outcome: Outcome, is_unsure: IsUnsure) -> bool:
-        """Whether a document that has got this outcome in a lane is to be asked in another."""
-        has_second = lane in self._entries and self._unsure >= 0
+    def goes_on(self, document: Document, stage: Stage, is_unsure: IsUnsure) -> bool:
+        """Whether a document is to be asked in another lane after this stage."""
+        lane, outcome = stage.lane, stage.outcome
+        has_second = lane in self._entries and self._unsure >= 0 and stage.account not in self.lanes[-1].accounts
         if isinstance(outcome, Refused):
             return has_second
         if has_second and is_unsure(document, outcome.classes):

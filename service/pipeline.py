@@ -441,8 +441,9 @@ class _Work:
         further, documents, outcomes = list[Document](), list[Document](), list[Outcome]()
         staying = list[tuple[Document, Stage, str]]()
         for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
-            passed = document._replace(stages=(*document.stages, stage_of(lane.place, answer, outcome)))
-            if course.goes_on(document, lane.place, outcome, is_unsure):
+            stage = stage_of(lane.place, answer, outcome)
+            passed = document._replace(stages=(*document.stages, stage))
+            if course.goes_on(document, stage, is_unsure):
                 further.append(passed)
             elif isinstance(outcome, Refused) and lane.gives_way and (first := course.first_answer(document)):
                 why = f"unsure, and {answer.account.name} refuses it: {outcome.message}"

@@ -14,13 +14,14 @@ from service.account import Account
 from service.costs import Tariff
 from service.dispatch import Dispatcher
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused, Stage
-from service.errors import Unavailable
+from service.errors import Misconfigured, Unavailable
 from service.lanes import Course
 from service.ledger import Ledger
 from service.limits import Limits
 from service.notes import Job
 from service.offsets import Mark, Partition
 from service.pipeline import run
+from service.rules import Rules, check_classes
 from service.streams.memory import MemoryNotes, MemorySink, MemorySource
 from service.telemetry import Telemetry
 from tests.classifiers import UNWANTED, FirstWord, FirstWordByJobs, account
@@ -81,7 +82,7 @@ def walked(course: Course, language: str | None, *, unsure: bool) -> list[str]:
         through.append(course.lanes[place].name)
         job = Job(course.lanes[place].accounts[0], "m", "job", 0.0, 1)
         assert course.of_job(job, one) == place, "a job of an earlier life finds its lane"
-        if not course.goes_on(one, place, _GUESS, lambda *_: unsure):
+        if not course.goes_on(one, _stage(place), lambda *_: unsure):
             return through
         one = one._replace(stages=(*one.stages, _stage(place)))
 
@@ -118,22 +119,29 @@ def test_what_is_missing_after_a_job_of_an_earlier_life_is_asked_for_then() -> N
     one = document(0)
     unsure = lanes.of_job(Job("paid", "m", "job", 0.0, 1), one)
     assert lanes.lanes[unsure].name == "unsure"
-    assert lanes.goes_on(one, unsure, _GUESS, lambda *_: True)
+    assert lanes.goes_on(one, _stage(unsure), lambda *_: True)
     one = one._replace(stages=(_stage(unsure),))
     harms = lanes.belongs(one)
     assert lanes.lanes[harms].name == "merged harms"
-    assert not lanes.goes_on(one, harms, _GUESS, lambda *_: True)
+    assert not lanes.goes_on(one, _stage(harms), lambda *_: True)
+
+
+def test_who_is_for_what_is_unsure_and_has_answered_in_the_first_place_is_not_asked_again() -> None:
+    lanes = Course(stream(classify_with=["first", "paid"], unsure=UNSURE))
+    assert lanes.goes_on(document(0), _stage(0), lambda *_: True)
+    assert not lanes.goes_on(document(0), _stage(0)._replace(account="paid"), lambda *_: True)
+    assert lanes.lanes[lanes.of_job(Job("paid", "m", "job", 0.0, 1), document(0))].name == "unsure"
 
 
 def test_a_refusal_ends_the_way_but_for_the_first_of_two_stages() -> None:
     refused = Refused(Reason.REFUSED_BY_CLASSIFIER, "no")
     lanes, one = course(merge_with=["harms"], unsure=UNSURE), document(0)
-    assert not lanes.goes_on(one, lanes.belongs(one), refused, lambda *_: False)
+    assert not lanes.goes_on(one, _stage(lanes.belongs(one), refused), lambda *_: False)
     one = one._replace(stages=(_stage(lanes.belongs(one)),))
     first = lanes.belongs(one)
-    assert lanes.goes_on(one, first, refused, lambda *_: False)
+    assert lanes.goes_on(one, _stage(first, refused), lambda *_: False)
     one = one._replace(stages=(*one.stages, _stage(first, refused)))
-    assert not lanes.goes_on(one, lanes.belongs(one), refused, lambda *_: False)
+    assert not lanes.goes_on(one, _stage(lanes.belongs(one), refused), lambda *_: False)
     assert lanes.first_answer(one) is None
 
 
@@ -152,7 +160,7 @@ def test_a_merged_result_has_each_class_once_with_its_highest_score() -> None:
     [
         ({"merge_with": "first"}, "merge_with: the account 'first' is asked already"),
         ({"merge_with": ["x", "x"]}, "merge_with: the account 'x' is asked already"),
-        ({"unsure": {**UNSURE, "ask": "first"}}, "unsure.ask: these accounts are asked in the first place already"),
+        ({"unsure": {**UNSURE, "ask": "first"}}, "unsure.ask: nobody else is asked in the first place"),
         ({"by_language": {"de": "german"}, "document": {}}, "by_language: give document.language"),
         ({"by_language": {"de": "a", "DE": "b"}}, "by_language: a language is given twice"),
     ],
@@ -160,6 +168,19 @@ def test_a_merged_result_has_each_class_once_with_its_highest_score() -> None:
 def test_lanes_that_lead_nowhere_are_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         stream(**{"classify_with": "first", "document": {"language": "/lang"}, **changed})
+
+
+def test_a_condition_that_no_answer_meets_or_that_names_no_class_is_refused() -> None:
+    never = {"all": [{"best_below": 0.3}, {"best_at_least": 0.5}]}
+    with pytest.raises(Misconfigured, match=r"streams.tickets.unsure.when: no answer can ever be that"):
+        Rules(cascade().model_copy(update={"unsure": settings.Unsure.model_validate({"when": never, "ask": PAID})}))
+    named = cascade().model_copy(
+        update={"unsure": settings.Unsure.model_validate({"when": {"best": "bil"}, "ask": PAID})}
+    )
+    with pytest.raises(
+        Misconfigured, match=r"streams.tickets.unsure.when: no account .* 'bil', did you mean 'billing'"
+    ):
+        check_classes(named, [["billing"], ["billing"]])
 
 
 # The pipeline

@@ -229,8 +229,8 @@ class Stream(Branch):
         asked = {name for names in (self.classify_with, *self.by_language.values()) for name in names}
         if twice := [name for name in self.merge_with if name in asked or self.merge_with.count(name) > 1]:
             raise ValueError(f"merge_with: the account {twice[0]!r} is asked already, and would be paid twice")
-        if self.unsure and asked >= {*self.unsure.ask}:
-            raise ValueError("unsure.ask: these accounts are asked in the first place already: name another")
+        if self.unsure and asked <= {*self.unsure.ask}:
+            raise ValueError("unsure.ask: nobody else is asked in the first place, so there is nothing to be unsure of")
         if self.shadow and self.canary:
             raise ValueError("shadow and canary: one at a time, or nobody could tell which of them figures are of")
         if self.canary and {*self.canary.ask} & {*self.classify_with}:
