@@ -25,7 +25,7 @@ from service.rules import Rules, check_classes
 from service.streams.memory import MemoryNotes, MemorySink, MemorySource
 from service.telemetry import Telemetry
 from tests.classifiers import UNWANTED, FirstWord, FirstWordByJobs, account
-from tests.clock import now, virtual_time
+from tests.clock import Clock, now, virtual_time
 from tests.records import INPUT, document, written
 from tests.test_pipeline import OTHER, Story, named, stream, tickets
 
@@ -265,6 +265,26 @@ async def test_or_they_are_published_with_their_first_answer_which_says_so_until
         assert len(bodies(story)) == 200
         assert bodies(story)["0/199"]["account"] == PAID
         assert {body["account"] for body in bodies(story).values()} == {CHEAP, PAID}
+
+
+@virtual_time
+async def test_when_the_money_is_spent_what_is_unsure_has_its_first_answer_until_there_is_more() -> None:
+    clock = Clock(1_700_000_000.0)
+    story = Story(settings=cascade("first_answer"), classifiers=[Cheap(), FirstWord()], ends=False)
+    events = story.telemetry.account(PAID, "fake")
+    limits = Limits(settings.Limits(spend_per_day=10), Tariff(1.0), clock)
+    story.accounts[1] = Account(PAID, "fake", story.classifiers[1], limits=limits, telemetry=events)
+    async with story.running():
+        for offset in range(40):
+            story.source.add(written(offset, f"billing unsure {offset}"))
+            await asyncio.sleep(1)
+        assert Counter(body["account"] for body in bodies(story).values()) == {PAID: 10, CHEAP: 30}
+        clock.at += 86_400
+        await asyncio.sleep(60)
+        story.source.add(written(40, "billing unsure 40"))
+        await asyncio.sleep(5)
+        assert bodies(story)["0/40"]["account"] == PAID
+    assert limits.statistics().spent.total == 11
 
 
 @pytest.mark.parametrize("unanswered", ["hold", "first_answer"])

@@ -152,7 +152,11 @@ class Stream(Branch):
     by_language: dict[Annotated[str, Field(min_length=1)], Names] = Field(default={})
     """Accounts, in order, that are asked instead, by the document's language; `de` is also `de-AT`, if that is not."""
     merge_with: tuple[str, ...] = ()
-    """Accounts that are each asked of every document beside these; the result has the classes of all."""
+    """Accounts that are each asked of every document, before these; the result has the classes of all.
+
+    One after the other, so latencies add up, and after a crash a document is asked of those again whose answer was not
+    its last.
+    """
     unsure: Unsure | None = None
     shadow: Trial | None = None
     canary: Trial | None = None
