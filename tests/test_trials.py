@@ -251,6 +251,7 @@ def test_no_more_pairs_are_told_apart_than_there_is_room_for() -> None:
             {"shadow": {"ask": "x", "share": 0.1}, "canary": {"ask": "y", "share": 0.1}},
             "shadow and canary: one at a time",
         ),
+        ({"shadow": {"ask": "x", "share": 0.1}, "merge_with": "y"}, "with merge_with a result is of several"),
         ({"canary": {"ask": "first", "share": 0.1}}, "canary.ask: an account of classify_with"),
         ({"shadow": {"ask": "x", "share": 0}}, "greater than 0"),
     ],

@@ -237,6 +237,10 @@ class Stream(Branch):
             raise ValueError("unsure.ask: nobody else is asked in the first place, so there is nothing to be unsure of")
         if self.shadow and self.canary:
             raise ValueError("shadow and canary: one at a time, or nobody could tell which of them figures are of")
+        if (self.shadow or self.canary) and self.merge_with:
+            raise ValueError(
+                "shadow and canary: with merge_with a result is of several, and not to be compared with one"
+            )
         if self.canary and {*self.canary.ask} & {*self.classify_with}:
             raise ValueError("canary.ask: an account of classify_with would be compared with itself: name another")
         return self
