@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -28,6 +29,10 @@ from tests.kafka.topics import committed, counted, fill, read
 from tests.records import document
 
 MakeTopic = Callable[..., str]
+SUBMITTED = (
+    'labelstream_provider_request_duration_seconds_count{account="served",operation="submit",outcome="2xx",'
+    'provider="azure_language"}'
+)
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +169,36 @@ def test_a_candidate_is_tried_beside_and_a_command_says_how_it_does(
     assert (present, candidate) == ("delivery", "post")
     assert differing == said["became"]["differed"]
     assert said["agreement"] == pytest.approx(1 - differing / drawn)
+
+
+def test_what_a_worker_that_is_killed_has_paid_for_in_the_second_stage_is_not_paid_for_again(
+    bootstrap: str, topics: tuple[str, str, str], tmp_path: Path, model: Path
+) -> None:
+    incoming, classified, _ = topics
+    (faults := tmp_path / "faults.yaml").write_text("[{on: submit, job: slow, job_seconds: 8}]", encoding="utf-8")
+    fill(bootstrap, incoming, documents(200))
+
+    def sample(worker: Running, name: str) -> float:
+        metrics = httpx.get(worker.events("started")[0]["health"] + "/metrics").text
+        return sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith(name))
+
+    noted = f'labelstream_messages_produced_total{{topic="{incoming}.{incoming}.jobs"}}'  # and safe at the broker
+    with serving(tmp_path, model, "--faults", faults) as (url, _):
+        unsure = {"when": {"best": "access"}, "ask": "served"}
+        configured = tree(bootstrap, served_account(url), topics, classify_with="onsite", unsure=unsure)
+        configured["accounts"]["onsite"] = {"provider": "local", "model": str(model)}
+        configured["kafka"]["session_timeout"] = "1500ms"
+        config = write_config(tmp_path / "triage.yaml", configured)
+        with started(tmp_path, "run", config) as worker:
+            worker.wait_until(lambda: worker.events("started"))
+            worker.wait_until(lambda: sample(worker, SUBMITTED) == 8)
+            worker.wait_until(lambda: 8 <= sample(worker, "labelstream_job_notes") == sample(worker, noted))
+            assert worker.ended_by(signal.SIGKILL) == -signal.SIGKILL
+        with started(tmp_path, "run", config) as worker:
+            worker.wait_until(lambda: _progress(bootstrap, incoming) == 400)
+            assert sample(worker, 'labelstream_records_resumed_total{account="served"') == 200
+            assert sample(worker, 'labelstream_batch_size_records_sum{account="served"') == 0
+            _ended(worker)
+    bodies = [orjson.loads(each.value or b"") for each in read(bootstrap, classified)]
+    assert Counter(body["account"] for body in bodies if body["best"]["name"] == "access") == {"served": 200}
+    assert len({body["id"] for body in bodies}) == 400
