@@ -36,7 +36,8 @@ class Dispatcher:
         self.most = Most(*map(min, zip(*(account.most for account in accounts), strict=True)))
         self._roomiest = max((account.provider for account in accounts), key=lambda each: each.characters_per_document)
         self._all = Able(accounts)
-        self._all_take_any_of = min(account.takes_any_of for account in accounts)
+        self.takes_any_of = min(account.takes_any_of for account in accounts)
+        """The most characters of which each of them takes any text."""
 
     def among(self, names: Collection[str], priority: float | None = None) -> "Dispatcher":
         """The same for some of its accounts, in the order of these names, on behalf of the same stream.
@@ -53,7 +54,7 @@ class Dispatcher:
 
     def too_long(self, text: str) -> str | None:
         """Why no account takes a text, not even in parts; None where one does."""
-        if len(text) <= self._all_take_any_of or any(account.takes(text) for account in self.accounts):
+        if len(text) <= self.takes_any_of or any(account.takes(text) for account in self.accounts):
             return None
         if self._in_parts.can_cut(text):
             return None
@@ -133,7 +134,7 @@ class Dispatcher:
 
     async def _ask(self, batch: Batch, documents: Sequence[Document], notes: JobNotes) -> list[Answer]:
         """Answers of the accounts that take each of the documents; those that none takes are asked for in parts."""
-        if max(len(each.text) for each in documents) <= self._all_take_any_of:
+        if max(len(each.text) for each in documents) <= self.takes_any_of:
             return await self._calls.ask(batch, documents, notes, self._all)
         if able := [account for account in self.accounts if all(account.takes(each.text) for each in documents)]:
             return await self._calls.ask(batch, documents, notes, Able(able))

@@ -31,9 +31,10 @@ class Record(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes held while the record is in hand (key, value and headers)."""
-        size = len(self.key or b"") + len(self.value or b"")
-        for name, value in self.headers:
-            size += len(name) + len(value or b"")
+        _, _, key, value, headers = self
+        size = len(key or b"") + len(value or b"")
+        for name, told in headers:
+            size += len(name) + len(told or b"")
         return size
 
 

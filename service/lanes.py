@@ -151,6 +151,8 @@ class Lanes:
 
     def too_long(self, text: str) -> str | None:
         """Why nobody takes a text who is to answer; None where that is not so."""
+        if len(text) <= self.everyone.takes_any_of:
+            return None
         for place in self.course.merged:
             if (why := self.dispatchers[place].too_long(text)) is not None:
                 return why

@@ -75,12 +75,12 @@ def notes_of(job: Job, documents: Sequence[Document]) -> list[Note]:
     found: list[tuple[Partition, dict[Place, tuple[int, int]]]] = []
     parts: dict[tuple[str, int], dict[Place, tuple[int, int]]] = {}
     for number, document in enumerate(documents):
-        topic, partition, _ = document.record.position
+        topic, partition, offset = document.record.position
         part = parts.get((topic, partition))
         if part is None or len(part) == _MOST_DOCUMENTS:
             part = parts[topic, partition] = {}
             found.append((Partition(topic, partition), part))
-        part[place_of(document)] = number, _checksum(document)
+        part[Place(offset, document.part)] = number, _checksum(document)
     return [_note(job, partition, part) for partition, part in found]
 
 
@@ -149,4 +149,5 @@ def _is_in(stretches: Sequence[Range], offset: int) -> bool:
 
 
 def _checksum(document: Document) -> int:
-    return crc32((document.language or "").encode(), crc32(document.text.encode("utf-8", "surrogatepass")))
+    checksum = crc32(document.text.encode("utf-8", "surrogatepass"))
+    return crc32(document.language.encode(), checksum) if document.language else checksum

@@ -68,21 +68,21 @@ class Routing:
         """The messages for every document of an answer, in order; those that are traced go on with their trace."""
         messages: list[Message] = []
         rules, stream = self.rules, self.rules.stream
-        form = _Form(stream, answer)
+        form, output = _Form(stream, answer), stream.output
         for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
             record = document.record
             if isinstance(outcome, Refused):
                 messages.append(dead_letter(stream, record, outcome, answer.attempts))
                 continue
+            position, _, key, _, given = record
             decision = rules.decide(document, outcome.classes)
             value = form.filled(document, outcome, decision.told)
-            headers = [header for header in record.headers if not header[0].startswith(_OURS)]
-            headers.append(("labelstream-id", f"{stream.name}:{record.position}".encode()))
+            headers = [header for header in given if not header[0].startswith(_OURS)]
+            headers.append(("labelstream-id", f"{stream.name}:{position}".encode()))
             if self._tracing is not None:
                 headers = self._tracing.continued(record, headers)
-            messages.append(Message(stream.output, record.key, value, headers, record.position))
-            copies = [topic for topic in decision.to if topic != stream.output]
-            messages += [Message(topic, record.key, value, headers, record.position) for topic in copies]
+            messages.append(Message(output, key, value, headers, position))
+            messages += [Message(topic, key, value, headers, position) for topic in decision.to if topic != output]
         return messages
 
 
@@ -154,26 +154,22 @@ class _Form:
         topic, partition, offset = document.record.position
         classes = [_class(*found) for found in outcome.classes]
         stages = document.stages
-        return b"".join(
-            (
-                b'{"id":',
-                _json(document.id),
-                self._classes,
-                b",".join(classes),
-                b'],"best":',
-                classes[0] if classes else b"null",
-                self._routed % route,
-                self._source,
-                _json(topic),
-                b',"partition":%d,"offset":%d},"received_at":"' % (partition, offset),
-                _time(document.read_at),
-                self._classified_at,
-                b'%d,"units":' % len(document.text),
-                _usage(stages) if stages else b'%d,"cost":%b' % (outcome.units, self._cost(outcome.units)),
-                b'},"stages":[%b],"warnings":' % b",".join(map(_stage, stages)) if stages else b'},"warnings":',
-                _json(outcome.warnings) if outcome.warnings else b"[]",
-                b"}",
-            )
+        return b'{"id":%b%b%b],"best":%b%b%b%b,"partition":%d,"offset":%d},"received_at":"%b%b%d,"units":%b%b%b}' % (
+            _json(document.id),
+            self._classes,
+            b",".join(classes),
+            classes[0] if classes else b"null",
+            self._routed % route,
+            self._source,
+            _json(topic),
+            partition,
+            offset,
+            _time(document.read_at),
+            self._classified_at,
+            len(document.text),
+            _usage(stages) if stages else b'%d,"cost":%b' % (outcome.units, self._cost(outcome.units)),
+            b'},"stages":[%b],"warnings":' % b",".join(map(_stage, stages)) if stages else b'},"warnings":',
+            _json(outcome.warnings) if outcome.warnings else b"[]",
         )
 
     def _cost(self, units: int) -> bytes:

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from service.breaker import State
 from service.comparing import Compared
-from service.documents import AnsweredFrom, Classified, Outcome, Reason, Record, Refused
+from service.documents import AnsweredFrom, Classified, ClassScore, Outcome, Reason, Record, Refused
 from service.histograms import Histogram, Observed
 from service.limits import LimitsStatistics
 from service.offsets import OffsetsStatistics, Partition
@@ -232,27 +232,23 @@ class StreamTelemetry:
     def finished(self, records: Iterable[Record], outcomes: Iterable[Outcome | None]) -> None:
         """Outcomes were published; records without one are tombstones that are not wanted."""
         now, classified = time.time() * 1000, 0
-        took, scores, best = list[float](), list[float](), Counting[str]()
+        written, best = list[int](), list[ClassScore]()
         for record, outcome in zip(records, outcomes, strict=True):
             if outcome is None:
                 self._finished["skipped"].inc()
                 continue
-            if record.timestamp > 0:  # else it has none
-                took.append(max(0.0, now - record.timestamp) / 1000)
+            written.append(record.timestamp)
             if isinstance(outcome, Refused):
                 self._finished["dead_letter"].inc()
                 self._dead_letters[outcome.reason].inc()
                 continue
             classified += 1
             if outcome.classes:
-                name, score, _ = outcome.classes[0]
-                best[name] += 1
-                if score is not None:
-                    scores.append(score)
-        self._end_to_end.observe_all(took)
-        self._confidence.observe_all(scores)
+                best.append(outcome.classes[0])
+        self._end_to_end.observe_all([max(0.0, now - at) / 1000 for at in written if at > 0])  # others have no time
+        self._confidence.observe_all([score for _, score, _ in best if score is not None])
         self._finished["classified"].inc(classified)
-        for name, count in best.items():
+        for name, count in Counting([name for name, _, _ in best]).items():
             (self._label.get(name) or self._new_label(name)).inc(count)
 
     def published(self, records: Iterable[Record], outcomes: Iterable[Outcome], account: str) -> None:
