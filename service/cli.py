@@ -25,6 +25,7 @@ from service.errors import CallFailed, Misconfigured, ModelError
 from service.lifecycle import commands
 from service.model.examples import ExamplesError
 from service.progress import Advance, Steps
+from service.review.commands import reviews
 from service.server.content_safety_samples import MOST_BYTES
 from service.settings import Log
 
@@ -51,6 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(commands.models, name="models")
+app.add_typer(reviews, name="reviews")
 
 Config = Annotated[Path, typer.Argument(help="The configuration, a YAML file; see config/triage.yaml.")]
 

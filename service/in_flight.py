@@ -21,8 +21,8 @@ _BY_LOAD = 0.5
 _WELL_KNOWN = 16
 """Answers from which on what is typical of a kind only moves for a reason."""
 _FIRST_PATIENCE, _PATIENCE, _MOST_PATIENCE = 10, 1000, 16_000
-"""Before a number of calls that was throttled is tried again: rounds at first, answers when that was confirmed, and when
-it was many times."""
+"""Before a number of calls that was throttled is tried again: rounds at first, answers when that was confirmed, and
+when it was many times."""
 _LONGEST_PATIENCE = 600.0
 """Seconds after which it is in any case: where answers are few, one refusal is no great part of them."""
 

@@ -1,6 +1,6 @@
 """What is published for an outcome: the result, copies of it as the rules say, or a dead letter. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -10,7 +10,8 @@ from orjson import dumps as _json
 
 from service.answers import Answer
 from service.documents import Classified, Document, Headers, Position, Record, Refused, Stage
-from service.rules import Rules
+from service.review.join import asked, proposed
+from service.rules import OTHERWISE, Decision, Rules
 from service.settings import Stream
 from service.tracing import Tracing
 
@@ -58,17 +59,22 @@ class Message(NamedTuple):
 
 
 class Routing:
-    """How a stream's answers are routed; its `rules` may be exchanged for others of the same stream."""
+    """How a stream's answers are routed; its `rules` may be exchanged for others of the same stream.
 
-    def __init__(self, rules: Rules, tracing: Tracing | None = None) -> None:
+    `classes` are those that reviewers choose from, None where nobody tells them.
+    """
+
+    def __init__(self, rules: Rules, tracing: Tracing | None = None, classes: Collection[str] | None = None) -> None:
         self.rules = rules
         self._tracing = tracing
+        self._classes = classes
 
     def route(self, answer: Answer) -> list[Message]:
         """The messages for every document of an answer, in order; those that are traced go on with their trace."""
         messages: list[Message] = []
         rules, stream = self.rules, self.rules.stream
         form, output = _Form(stream, answer), stream.output
+        asks_people = stream.review.topic if stream.review is not None else None
         for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
             record = document.record
             if isinstance(outcome, Refused):
@@ -78,12 +84,31 @@ class Routing:
             decision = rules.decide(document, outcome.classes)
             value = form.filled(document, outcome, decision.told)
             headers = [header for header in given if not header[0].startswith(_OURS)]
-            headers.append(("labelstream-id", f"{stream.name}:{position}".encode()))
+            headers.append(("labelstream-id", (name := f"{stream.name}:{position}").encode()))
             if self._tracing is not None:
                 headers = self._tracing.continued(record, headers)
             messages.append(Message(output, key, value, headers, position))
-            messages += [Message(topic, key, value, headers, position) for topic in decision.to if topic != output]
+            for topic in decision.to:
+                if topic == asks_people:
+                    labels = proposed(stream, outcome.classes, form.task)
+                    question = self._question(name, value, document, labels, _rules_to(stream, topic, decision))
+                    messages.append(Message(topic, key, question, headers, position))
+                elif topic != output:
+                    messages.append(Message(topic, key, value, headers, position))
         return messages
+
+    def _question(
+        self, name: str, result: bytes, document: Document, labels: Sequence[str], rules: Sequence[str]
+    ) -> bytes:
+        """What a reviewer is asked about a result with these labels, which these rules have led there."""
+        offered = sorted(self._classes) if self._classes is not None else None
+        return asked(result, name, document.text, {"rules": rules, "proposed": labels, "classes_offered": offered})
+
+
+def _rules_to(stream: Stream, topic: str, decision: Decision) -> list[str]:
+    """Which of the rules that were met lead to a topic."""
+    leading = {stream.name_of_route(place) for place, route in enumerate(stream.routes) if topic in route.to}
+    return [rule for rule in decision.rules if rule in leading or rule == OTHERWISE]
 
 
 def dead_letter(stream: Stream, record: Record, refused: Refused, attempts: int = 0) -> Message:
@@ -133,14 +158,12 @@ def sent_back(stream: Stream, letter: Record) -> Message:
 class _Form:
     """The results of one answer: what is alike in all of them is written once, and the rest for each document."""
 
-    __slots__ = ("_classes", "_classified_at", "_per_unit", "_routed", "_source")
+    __slots__ = ("_classes", "_classified_at", "_per_unit", "_routed", "_source", "task")
 
     def __init__(self, stream: Stream, answer: Answer) -> None:
         account, provider = answer.account, answer.account.provider
-        self._classes = b',"stream":%b,"task":%b,"classes":[' % (
-            _json(stream.name),
-            _json("multi_label" if stream.merge_with else provider.task),
-        )
+        self.task = "multi_label" if stream.merge_with else provider.task
+        self._classes = b',"stream":%b,"task":%b,"classes":[' % (_json(stream.name), _json(self.task))
         names = _json(account.name), _json(account.kind), _json(provider.model)
         spared = b',"answered_from":"%b"' % answer.answered_from.encode() if answer.answered_from else b""
         self._source = b',"account":%b,"provider":%b,"model":%b%b,"source":{"topic":' % (*names, spared)

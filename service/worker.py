@@ -1,11 +1,12 @@
 """`labelstream run`: every stream of a configuration, until told to stop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
 from service import accounts, health, messages, pipeline, sharing, tracing
+from service.account import Account
 from service.delivery import Sink
 from service.dispatch import Dispatcher
 from service.errors import Misconfigured
@@ -58,7 +59,9 @@ async def _work(
         for stream in settings.streams:
             check_classes(stream, [accounts.classes(ready[name]) for name in stream.accounts_published])
             await accounts.probe(ready[name] for name in stream.accounts_asked)
-        routings = {name: Routing(each, telemetry.tracing) for name, each in rules.items()}
+        routings = {
+            name: Routing(each, telemetry.tracing, classes_offered(each.stream, ready)) for name, each in rules.items()
+        }
         async with asyncio.TaskGroup() as streams:
             beside = [streams.create_task(telemetry.watch_event_loop())]
             if load is not None:
@@ -112,6 +115,15 @@ def check_stream(stream: Stream) -> Rules:
     return Rules(stream)
 
 
+def classes_offered(stream: Stream, ready: Mapping[str, Account]) -> Collection[str] | None:
+    """The classes that reviewers of a stream choose from; None where there may be any."""
+    if stream.review is not None and stream.review.classes:
+        return stream.review.classes
+    known = [accounts.classes(ready[name]) for name in stream.accounts_asked]
+    told = [classes for classes in known if classes is not None]
+    return {name for classes in told for name in classes} if len(told) == len(known) else None
+
+
 async def check_topics(settings: Settings) -> None:
     """See that every topic is there. Raises Misconfigured naming those that are not, and where they are set."""
     wanted = {topic: where for stream in settings.streams for topic, where in _topics(stream).items()}
@@ -127,6 +139,8 @@ async def check_topics(settings: Settings) -> None:
 def _topics(stream: Stream) -> dict[str, str]:
     where = dict.fromkeys(stream.otherwise, f"streams.{stream.name}.otherwise")
     where |= {topic: f"streams.{stream.name}.routes" for route in stream.routes for topic in route.to}
+    if stream.review is not None:
+        where[stream.review.decisions] = f"streams.{stream.name}.review.decisions"
     return where | {
         stream.dead_letter: f"streams.{stream.name}.dead_letter",
         stream.output: f"streams.{stream.name}.output",

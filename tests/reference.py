@@ -306,6 +306,8 @@ def page() -> str:
             + _said("Field", "result")
             + _said("Field where the stream has routes", "result_of_routes")
             + _said("Field of a document that was not asked for", "result_of_identical")
+            + _said("Field of a copy for reviewers", "result_of_review")
+            + _said("Field of a decision", "decision")
             + _said("Field of a document that several accounts were asked for", "result_of_stages")
             + _said("Header", "result_headers"),
         ),

@@ -66,7 +66,7 @@ def test_a_number_that_was_refused_is_not_gone_beyond_for_a_while() -> None:
     adaptive.throttled(now + 0.05, limit + 1, now + 0.1)
     adaptive.throttled(now + 0.05, limit, now + 0.1)  # was out with it, and says the same
     assert adaptive.limit == limit - limit // 10
-    rounds(adaptive, 10, 0.1, begin=now + 0.2)
+    rounds(adaptive, 7, 0.1, begin=now + 0.2)
     assert adaptive.limit == limit
     rounds(adaptive, 200, 0.1, begin=now + 100)
     assert adaptive.limit > limit
@@ -115,7 +115,7 @@ def test_a_number_that_was_throttled_once_is_tried_again_after_some_rounds_and_i
     adaptive = Adaptive(most=40)
     now = rounds(adaptive, 2, 0.1)
     adaptive.throttled(now, 30, now)
-    now = rounds(adaptive, 9, 0.1, begin=now)
+    now = rounds(adaptive, 7, 0.1, begin=now)
     assert adaptive.limit < 30
     now = rounds(adaptive, 20, 0.1, begin=now)
     assert adaptive.limit == 40

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from service.answers import Answer
 from service.documents import Classified, ClassScore, Document, Outcome, Position, Reason, Record, Refused
+from service.review.join import proposed
 from service.routing import Message, Routing, dead_letter, redrives, sent_back
 from service.rules import Rules
-from service.settings import Route, Stream
+from service.settings import Review, Route, Stream
 from tests.classifiers import FirstWord, account
 from tests.records import record
 
@@ -65,6 +66,33 @@ def test_a_result_says_what_was_found_by_whom_when_and_where_the_document_came_f
         "usage": {"characters": 10, "units": 1, "cost": None},
         "warnings": ["truncated"],
     }
+
+
+def test_a_copy_for_reviewers_has_the_text_the_rule_and_the_classes_on_offer_and_no_other_has() -> None:
+    reviewed = ROUTED.model_copy(update={"review": Review(topic="review", decisions="decisions")})
+    asked = ticket(812)._replace(text="half a \ud83d pair")
+    routing = Routing(Rules(reviewed), classes={"refund", "billing"})
+    result, question = routing.route(answer(scores(billing=0.5, refund=0.4), documents=[asked]))[::2]
+    assert (result.topic, question.topic, question.key) == ("classified", "review", b"customer-1")
+    found = orjson.loads(question.value or b"")
+    assert found.pop("text") == "half a ? pair"
+    assert found.pop("review") == {
+        "question": "tickets:incoming-0-812",
+        "rules": ["routes[2]"],
+        "proposed": ["billing"],
+        "classes_offered": ["billing", "refund"],
+    }
+    assert found == orjson.loads(result.value or b"")
+    (_, copy, _) = routing.route(answer(scores(billing=0.5, refund=0.4), documents=[asked]))
+    assert copy.value == result.value
+
+
+def test_of_several_labels_those_are_proposed_that_reach_their_thresholds() -> None:
+    stream = ROUTED.model_copy(update={"thresholds": {"refund": 0.5}})
+    found = scores(a=0.9, refund=0.4, b=None).classes
+    assert proposed(stream, found, "multi_label") == ["a", "b"]
+    assert proposed(stream, found, "single_label") == ["a"]
+    assert proposed(stream, (), "single_label") == []
 
 
 def test_a_result_keeps_the_key_and_the_headers_of_its_record_and_has_an_id_that_repeats() -> None:

@@ -222,6 +222,16 @@ def test_one_pointer_or_account_need_not_be_a_list(read: Callable[..., Settings]
             [{"class": "a", "at_least": 80, "to": "x"}],
             "streams[0].routes[0].at_least: Input should",
         ),
+        (
+            "streams.0.review",
+            {"topic": "nobody", "decisions": "decided"},
+            "streams[0]: review.topic: no route leads to 'nobody': add one, such as best_below",
+        ),
+        (
+            "streams.0.review",
+            {"topic": "x", "decisions": "x"},
+            "streams[0].review: the topic 'x' is given twice: decisions need one of their own",
+        ),
         ("health.port", 70_000, "health.port: Input should be less than or equal to 65535"),
         ("log.level", "loud", "log.level: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("1", {}, "unknown key '1', known: accounts, health, kafka, log, redis, streams"),

@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from service.settings.lanes import Names, Trial, Unsure
+from service.settings.review import Review
 from service.settings.routes import Condition, Route
 from service.settings.values import Branch, Bytes, Pointer, Seconds, Share, Topic
 
@@ -176,6 +177,7 @@ class Stream(Branch):
     """The topics that get a copy of what meets no rule; one need not be a list."""
     thresholds: dict[str, Share] = Field(default={})
     """The score from which on a class counts, for rules that name it and for the number of labels; else 0."""
+    review: Review | None = None
     dead_letter: Topic
     """The topic that gets documents that are themselves bad, as they came."""
     dead_letter_limit: DeadLetterLimit = DeadLetterLimit()
@@ -222,6 +224,18 @@ class Stream(Branch):
             raise ValueError(
                 f"routes and unsure: fields are of JSON records, and document.format is {self.document.format}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _questions_that_are_asked(self) -> Self:
+        if self.review is None:
+            return self
+        if self.review.topic not in self.topics_of_copies:
+            raise ValueError(f"review.topic: no route leads to {self.review.topic!r}: add one, such as best_below: 0.6")
+        if self.review.topic == self.output:
+            raise ValueError("review.topic: this is the output, where results have no texts: give reviewers another")
+        if self.review.decisions in {self.input, self.jobs_topic, *self.topics_written}:
+            raise ValueError(f"review.decisions: {self.review.decisions!r} is used for something else already")
         return self
 
     @model_validator(mode="after")
