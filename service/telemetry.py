@@ -97,6 +97,14 @@ class AccountStatistics:
     silent_for: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class ReviewStatistics:
+    """What became of people's decisions on a stream: how many, by the class that was best, and what they became."""
+
+    topic: str
+    became: Mapping[tuple[str, str], int]
+
+
 class _Trials:
     """The metrics of classifiers on trial, of all streams."""
 
@@ -373,6 +381,7 @@ class Telemetry(Collector):
         self.registry = registry = CollectorRegistry()
         self._streams: list[Callable[[], StreamStatistics]] = []
         self._accounts: list[Callable[[], AccountStatistics]] = []
+        self._reviews: list[Callable[[], ReviewStatistics]] = []
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(f"labelstream_{name}", meaning, labels, registry=registry)
@@ -532,10 +541,15 @@ class Telemetry(Collector):
         """Every account as it stands."""
         return [statistics() for statistics in self._accounts]
 
+    def watch_reviews(self, statistics: Callable[[], ReviewStatistics]) -> None:
+        """Have the gauge of a stream's reviews read now and then."""
+        self._reviews.append(statistics)
+
     def collect(self) -> Iterable[Metric]:
         """The gauges, read now."""
         yield from _stream_gauges(self.stream_statistics())
         yield from _account_gauges(self.account_statistics())
+        yield _review_gauge([statistics() for statistics in self._reviews])
 
 
 def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
@@ -659,3 +673,24 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
         circuit,
         opened,
     )
+
+
+def _review_gauge(reviews: Sequence[ReviewStatistics]) -> Metric:
+    decisions = _gauge(
+        "review_decisions",
+        "Decisions of people, by the class that was best and what they became; shown by `labelstream reviews watch`.",
+        "topic",
+        "label",
+        "became",
+    )
+    for stream in reviews:
+        counts = Counting[tuple[str, str]]()
+        labels = Counting[str]()
+        for (label, _), count in stream.became.items():
+            labels[label] += count
+        kept = {label for label, _ in sorted(labels.items(), key=lambda each: (-each[1], each[0]))[:_MOST_CLASSES]}
+        for (label, became), count in stream.became.items():
+            counts[label if label in kept else "other", became] += count
+        for (label, became), count in sorted(counts.items()):
+            decisions.add_metric([stream.topic, label, became], count)
+    return decisions

@@ -63,6 +63,16 @@ def export(
     console.out().print(f"{len(rows):,} rows into {out}; of the decisions: {said or 'none'}", highlight=False)
 
 
+@reviews.command("watch")
+def watch(config: Annotated[Path, typer.Argument(help="The configuration that the streams are run with.")]) -> None:
+    """Show how often people agree, as metrics at `health.port`, until SIGTERM or SIGINT; one process is enough."""
+    from service.review import watch as watching  # noqa: PLC0415  as below
+
+    wanted = settings.load(config)
+    logs.configure(wanted.log)
+    console.run(lambda stop: watching.watch(wanted, stop))
+
+
 async def _joined(connection: settings.Kafka, stream: settings.Stream) -> Reviews:
     from service.review.topics import Topics  # noqa: PLC0415  Kafka's client, which whoever mistypes does not wait for
 

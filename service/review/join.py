@@ -147,6 +147,13 @@ class Reviews:
         self._decided[decision.id] = Decided(asked, decision.labels, became)
         return self._is(asked.best, became)
 
+    def forget(self, before: float) -> None:
+        """Let go of what was asked before that time (milliseconds UTC), with the decisions on it."""
+        for name in [each.id for each in self._questions.values() if each.at < before]:
+            del self._questions[name]
+            if (gone := self._decided.pop(name, None)) is not None:
+                self.became[gone.question.best, gone.became] -= 1
+
     @property
     def decided(self) -> Collection[Decided]:
         """Every question that is decided, with the decision that counts."""

@@ -4,10 +4,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.commands import TEXTS, labelstream, rows, small_model, started, tree, write_config
+from tests.kafka.test_run import health
 from tests.kafka.tickets import MAKE_TOPIC
 from tests.kafka.topics import fill, read, size
 
@@ -56,6 +59,15 @@ def test_what_people_correct_is_joined_to_its_result_and_learnt_from(
         bootstrap, decisions, [said[0], decided("tickets:nowhere-0-1", right), decided(names[f"{right}-1"], "x"), b"{"]
     )
 
+    settings["health"] = {"port": 0}
+    watching = started(tmp_path, "reviews", "watch", write_config(tmp_path / "watched.yaml", settings))
+    with watching as watcher, health(watcher) as client:
+        watcher.wait_until(lambda: f'label="{right}"}} ' in (page := metrics(client)) and 'became="malformed"' in page)
+        page = metrics(client)
+        assert f'{{became="corrected",label="{wrong}"}} 4.0' in page
+        assert f'{{became="agreed",label="{right}"}} {EACH}.0' in page
+        assert watcher.ended_by(signal.SIGTERM) == 0
+
     out = tmp_path / "corrected.jsonl"
     for _ in range(2):  # nothing is kept but in the topics, so that it is the same each time
         summary = exported(config, out)
@@ -78,6 +90,16 @@ def test_what_people_correct_is_joined_to_its_result_and_learnt_from(
         more.writelines(orjson.dumps(row) + b"\n" for row in rows())
     trained = labelstream("models", "train", out, "--out", tmp_path / "better", "--json")
     assert trained.returncode == 0, trained.stderr
+
+
+def metrics(client: httpx.Client) -> str:
+    """What is shown of decisions, without the topic, labels in order."""
+    found = text_string_to_metric_families(client.get("/metrics").text)
+    decisions = next((each for each in found if each.name == "labelstream_review_decisions"), None)
+    return "\n".join(
+        f'{{became="{each.labels["became"]}",label="{each.labels["label"]}"}} {each.value}'
+        for each in (decisions.samples if decisions is not None else ())
+    )
 
 
 def exported(config: Path, out: Path, *options: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import yaml
 from confluent_kafka import Producer
 
 from service import settings, worker
+from service.review.watch import watch
 from service.server.app import Registration, ServeOptions, serving
 from tests.kafka.workers import small_model
 from tests.ops.prometheus import Alert, alerts, groups, program, recorded
@@ -82,6 +83,8 @@ def configured(bootstrap: str, url: str, redis_port: int, other: Path) -> settin
                     "shadow": {"ask": "other", "share": 1},
                     "batch": {"documents": 10, "wait": "20ms"},
                     "redact": {"kinds": ["email"]},
+                    "routes": [{"best_below": 0.6, "to": "tickets.review"}],
+                    "review": {"topic": "tickets.review", "decisions": "tickets.decisions"},
                     "note_jobs": False,  # the mock makes no compacted topics
                 }
             ],
@@ -105,28 +108,39 @@ async def run(
 ) -> AsyncIterator[Mapping[str, str]]:
     """A worker at work on what is fed; gives the addresses of what is to be scraped."""
     broker = Producer({"test.mock.num.brokers": 1, "log_level": 0})
-    for topic in (TOPIC, "tickets.classified", "tickets.dead"):
+    for topic in (TOPIC, "tickets.classified", "tickets.dead", "tickets.review", "tickets.decisions"):
         broker.list_topics(topic, timeout=10)  # asking for a topic makes it
     at = next(iter(broker.list_topics(timeout=10).brokers.values()))
+    about = {"question": "tickets:1", "proposed": ["access"]}
+    broker.produce("tickets.review", orjson.dumps({"best": {"name": "access"}, "text": "a", "review": about}))
+    broker.produce("tickets.decisions", orjson.dumps({"question": "tickets:1", "labels": ["access"]}))
+    assert broker.flush(10) == 0
     (faults := folder / "faults.yaml").write_text(FAULTS, encoding="utf-8")
     registered = Registration.parse(f"tickets/production={models.served}")
     options = ServeOptions(data=folder / "served", port=0, keys=("k" * 32,), models=(registered,), faults=faults)
-    stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    started, watched = loop.create_future(), loop.create_future()
     async with serving(options) as url, asyncio.TaskGroup() as tasks:
         configuration = configured(f"{at.host}:{at.port}", url, redis.port, models.tried)
+        tasks.create_task(watch(configuration, stop, watched.set_result))
+        told = {"reviews": await watched, "serve": url}
         tasks.create_task(worker.work(configuration, stop, started.set_result))
         feeding = tasks.create_task(feed(broker))
         try:
-            yield {"worker": (await started).removeprefix("http://"), "serve": url.removeprefix("http://")}
+            told["worker"] = await started
+            yield {name: each.removeprefix("http://") for name, each in told.items()}
         finally:
             feeding.cancel()
             stop.set()
 
 
 async def once(broker: Producer) -> None:
-    """Feed the documents."""
-    for document in documents():
+    """Feed the documents over several scrapes: what has its first series by a result has a rate from the second on."""
+    for number, document in enumerate(documents()):
         broker.produce(TOPIC, document)
+        if number % 20 == 0:
+            assert broker.flush(10) == 0
+            await asyncio.sleep(0.5)
     assert broker.flush(10) == 0
 
 
@@ -273,5 +287,5 @@ async def _every_query_has_data(tmp_path: Path, redis: RedisServer) -> None:
         assert ill == {}
         pods = (await answer(http, "/query", query='count by (pod) ({pod!=""})'))["result"]
         series = {each["metric"]["pod"]: int(each["value"][1]) for each in pods}
-        assert set(series) == {"worker", "serve"}
+        assert set(series) == {"worker", "reviews", "serve"}
         assert max(series.values()) < 2000

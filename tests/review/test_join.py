@@ -85,3 +85,13 @@ def test_what_is_no_decision_is_malformed_and_no_question_either(value: bytes | 
 def test_a_decision_may_be_for_no_class_at_all() -> None:
     said: dict[str, Any] = {"question": "1", "labels": [], "reviewer": "passed over"}
     assert decision(record(0, orjson.dumps(said))) == Decision("1", (), record(0).timestamp)
+
+
+def test_what_was_asked_long_ago_is_let_go_of_with_its_decisions() -> None:
+    reviews = joined(asked("1"), asked("2", "refund")._replace(at=2 * HOUR))
+    reviews.decide(decided("1", "billing"))
+    reviews.decide(decided("2", "refund", at=2 * HOUR + 1))
+    reviews.forget(before=2 * HOUR)
+    assert +reviews.became == {("refund", Became.AGREED): 1}
+    assert reviews.decide(decided("1", "billing")) is Became.UNKNOWN
+    assert reviews.decide(decided("2", "refund")) is Became.DUPLICATE

@@ -41,6 +41,7 @@ def draw() -> Dashboard:
             Row("What is taken out of texts?", [_redacted()]),
             Row("Who is asked, where several are?", _lanes()),
             Row("How does the classifier on trial do?", _trials()),
+            Row("Do people agree?", _reviews()),
         ],
         by=["topic"],
     )
@@ -279,6 +280,29 @@ def _lanes() -> list[object]:
                 " or vector(0)",
                 "{{topic}}",
             ),
+        ),
+    ]
+
+
+def _reviews() -> list[object]:
+    agreed, decided = (
+        f'sum by (topic, label) (labelstream_review_decisions{{{STREAM}, became=~"{became}"}})'
+        for became in ("agreed", "agreed|corrected")
+    )
+    return [
+        lines(
+            "Agreement, by class",
+            "Share of people's decisions that are what the classifier said, by its best class. Only with `review`, and "
+            "`labelstream reviews watch` running. It falls for a class: look at what was corrected, and train with it.",
+            "percentunit",
+            Query(f"({agreed} or 0 * {decided}) / ({decided} > 0)", "{{topic}} {{label}}"),
+        ),
+        lines(
+            "Decisions, by what they became",
+            "late: after `review.within`. replaced: decided anew. unknown: nobody was asked that. malformed: not the "
+            "form, or a class that is not on offer.",
+            "short",
+            Query(f"sum by (became) (labelstream_review_decisions{{{STREAM}}})", "{{became}}"),
         ),
     ]
 
