@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
+from service import cloud_events
 from service.documents import Document, Reason, Record, Refused
 from service.settings import Fields
 
@@ -28,8 +29,8 @@ class Reader:
         self._most = fields.max_characters or math.inf
         self._too_long = too_long
         self._redact = redact
-        self._read = self._json(fields, beside) if fields.format == "json" else _plain
         self._where = " or ".join(fields.text)
+        self._read = self._format(fields, beside)
 
     def read(self, record: Record, now: float) -> Document | Refused:
         """The document of a record that was read at `now` (Unix seconds)."""
@@ -48,17 +49,22 @@ class Reader:
             return Refused(Reason.TOO_LONG, why)
         return Document(record, name or str(record.position), text, language, now, fields=beside)
 
-    def _json(self, fields: Fields, beside: Sequence[str]) -> Callable[[Record], "_Found | Refused"]:
+    def _format(self, fields: Fields, beside: Sequence[str]) -> Callable[[Record], "_Found | Refused"]:
+        match fields.format:
+            case "json":
+                return _json(self._addressed(fields, beside))
+            case "cloudevents":
+                return _event(self._addressed(fields, beside))
+            case "text":
+                return _plain(fields.encoding)
+
+    def _addressed(self, fields: Fields, beside: Sequence[str]) -> Callable[[object], "_Found | Refused"]:
         texts = [_follow(pointer) for pointer in fields.text]
         identity = _follow(fields.id) if fields.id else _nothing
         language = _follow(fields.language) if fields.language else _nothing
         asked = [_follow(pointer) for pointer in beside]
 
-        def read(record: Record) -> "_Found | Refused":
-            try:
-                body = orjson.loads(record.value or b"")
-            except orjson.JSONDecodeError as error:
-                return Refused(Reason.UNDECODABLE, f"not JSON: {error.msg} at character {error.pos}")
+        def read(body: object) -> "_Found | Refused":
             parts = []
             for find in texts:
                 part = find(body)
@@ -82,11 +88,33 @@ class Reader:
 _Found = tuple[str | None, str, str | None, tuple[tuple[object, ...], ...]]
 
 
-def _plain(record: Record) -> _Found | Refused:
-    try:
-        return None, (record.value or b"").decode(), None, ()
-    except UnicodeDecodeError as error:
-        return Refused(Reason.UNDECODABLE, f"not UTF-8 text: {error.reason} at byte {error.start}")
+def _json(addressed: Callable[[object], _Found | Refused]) -> Callable[[Record], _Found | Refused]:
+    def read(record: Record) -> _Found | Refused:
+        try:
+            body = orjson.loads(record.value or b"")
+        except orjson.JSONDecodeError as error:
+            return Refused(Reason.UNDECODABLE, f"not JSON: {error.msg} at character {error.pos}")
+        return addressed(body)
+
+    return read
+
+
+def _event(addressed: Callable[[object], _Found | Refused]) -> Callable[[Record], _Found | Refused]:
+    def read(record: Record) -> _Found | Refused:
+        body = cloud_events.event(record)
+        return body if isinstance(body, Refused) else addressed(body)
+
+    return read
+
+
+def _plain(encoding: str) -> Callable[[Record], _Found | Refused]:
+    def read(record: Record) -> _Found | Refused:
+        try:
+            return None, (record.value or b"").decode(encoding), None, ()
+        except UnicodeDecodeError as error:
+            return Refused(Reason.UNDECODABLE, f"not {encoding.upper()} text: {error.reason} at byte {error.start}")
+
+    return read
 
 
 def _name(value: object) -> str | None:

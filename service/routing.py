@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from orjson import dumps as _json
 
+from service import cloud_events
 from service.answers import Answer
 from service.documents import Classified, Document, Headers, Position, Record, Refused, Stage
 from service.review.join import asked, proposed
@@ -68,6 +69,7 @@ class Routing:
         self.rules = rules
         self._tracing = tracing
         self._classes = classes
+        self._envelope = _envelope(rules.stream)
 
     def route(self, answer: Answer) -> list[Message]:
         """The messages for every document of an answer, in order; those that are traced go on with their trace."""
@@ -87,12 +89,17 @@ class Routing:
             headers.append(("labelstream-id", (name := f"{stream.name}:{position}").encode()))
             if self._tracing is not None:
                 headers = self._tracing.continued(record, headers)
+            plain = value, headers
+            if self._envelope is not None:
+                value, headers = self._envelope(name, document.id, _time(answer.at), value, headers)
+            elif stream.document.format == "cloudevents":
+                headers = cloud_events.without_attributes(headers)
             messages.append(Message(output, key, value, headers, position))
             for topic in decision.to:
                 if topic == asks_people:
                     labels = proposed(stream, outcome.classes, form.task)
-                    question = self._question(name, value, document, labels, _rules_to(stream, topic, decision))
-                    messages.append(Message(topic, key, question, headers, position))
+                    question = self._question(name, plain[0], document, labels, _rules_to(stream, topic, decision))
+                    messages.append(Message(topic, key, question, plain[1], position))
                 elif topic != output:
                     messages.append(Message(topic, key, value, headers, position))
         return messages
@@ -109,6 +116,14 @@ def _rules_to(stream: Stream, topic: str, decision: Decision) -> list[str]:
     """Which of the rules that were met lead to a topic."""
     leading = {stream.name_of_route(place) for place, route in enumerate(stream.routes) if topic in route.to}
     return [rule for rule in decision.rules if rule in leading or rule == OTHERWISE]
+
+
+def _envelope(stream: Stream) -> cloud_events.Envelope | None:
+    results = stream.results
+    if results.format == "json":
+        return None
+    written = cloud_events.binary if results.mode == "binary" else cloud_events.structured
+    return written(results.source or f"/labelstream/{stream.name}", results.type)
 
 
 def dead_letter(stream: Stream, record: Record, refused: Refused, attempts: int = 0) -> Message:

@@ -196,3 +196,15 @@ def test_whatever_the_bytes_there_is_a_document_or_a_reason(value: bytes | None)
         else:
             assert outcome.reason in Reason
             assert outcome.message
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252", "UTF-8"])
+def test_a_text_record_may_be_in_an_encoding_of_its_own(encoding: str) -> None:
+    document = read("Straße".encode(encoding), format="text", encoding=encoding)
+    assert isinstance(document, Document)
+    assert document.text == "Straße"
+
+
+def test_what_is_not_in_that_encoding_is_refused() -> None:
+    message = "not UTF-16 text: truncated data at byte 2"
+    assert read(b"a\0b", format="text", encoding="utf-16") == Refused(Reason.UNDECODABLE, message)

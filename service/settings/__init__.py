@@ -14,7 +14,7 @@ from service.settings.reading import load, misconfigured, parse, tree
 from service.settings.redis import Redis
 from service.settings.review import Review
 from service.settings.routes import Condition, Route
-from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Redact, Stream
+from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Redact, Results, Stream
 from service.settings.tracing import Tracing
 from service.settings.training import CategoryTraining, LanguageTraining, TrainingData
 from service.settings.tree import Health, Log, Settings
@@ -53,6 +53,7 @@ __all__ = [
     "Price",
     "Redact",
     "Redis",
+    "Results",
     "Review",
     "RoleArn",
     "Route",

@@ -20,12 +20,16 @@ _LONGEST_TOPIC = 249
 class Fields(Branch):
     """Where in a record the document is: `json` values addressed by JSON pointers (RFC 6901), or the whole as `text`.
 
+    `cloudevents` are CloudEvents 1.0, binary or structured, record by record; pointers go into the event's JSON form,
+    such as `/subject` or `/data/text`, whichever it is.
     Several text pointers are joined by line breaks, in order; those that are missing or null are left out, as long as
     one is there.
     """
 
-    format: Literal["json", "text"] = "json"
-    """Whether a record is JSON, or its whole value is the text."""
+    format: Literal["json", "text", "cloudevents"] = "json"
+    """Whether a record is JSON, its whole value is the text, or it is a CloudEvent."""
+    encoding: str = "utf-8"
+    """How `text` is encoded, such as `latin-1` or `utf-16`, as Python calls it; what is not becomes a dead letter."""
     id: Pointer | None = "/id"
     """Where the document's id is; a record without one is named by its position."""
     text: Annotated[tuple[Pointer, ...], Field(min_length=1)] = ("/text",)
@@ -43,6 +47,23 @@ class Fields(Branch):
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("encoding")
+    @classmethod
+    def _one_that_is_known(cls, encoding: str) -> str:
+        try:
+            "x".encode(encoding)  # nothing at all is decoded without a look at the encoding
+        except (LookupError, ValueError):
+            raise ValueError(f"{encoding!r} is no encoding of text that Python knows: try latin-1 or utf-16") from None
+        return encoding
+
+    @model_validator(mode="after")
+    def _what_goes_with_the_format(self) -> Self:
+        if self.format != "text" and "encoding" in self.model_fields_set:
+            raise ValueError("encoding goes with format: text; JSON is UTF-8, and events say theirs")
+        if self.format == "cloudevents" and "text" not in self.model_fields_set:
+            raise ValueError("text: say where in the event it is, such as /data/text")
+        return self
 
     @model_validator(mode="after")
     def _parts_of_what_is_split(self) -> Self:
@@ -112,6 +133,29 @@ class Redact(Branch):
         return self
 
 
+class Results(Branch):
+    """How results and copies are written: as JSON, or that JSON as the data of a CloudEvent 1.0.
+
+    The event's id is that of `labelstream-id`, the same in a repeat; its subject is the document's id, its time when it
+    was classified. The attributes of an event that was read are not those of its result, and are left out of it.
+    """
+
+    format: Literal["json", "cloudevents"] = "json"
+    """Whether a result is JSON alone, or a CloudEvent."""
+    mode: Literal["binary", "structured"] = "binary"
+    """Whether an event's attributes are headers (`ce_…`), or in the value around the result."""
+    source: Annotated[str, Field(pattern=r"^[!-~]+$")] | None = None
+    """The event's `source`, a URI or a part of one; else `/labelstream/` and the stream's name."""
+    type: Annotated[str, Field(pattern=r"^[!-~]+$")] = "labelstream.classified"
+    """The event's `type`."""
+
+    @model_validator(mode="after")
+    def _attributes_of_an_event(self) -> Self:
+        if self.format != "cloudevents" and (given := sorted(self.model_fields_set - {"format"})):
+            raise ValueError(f"{given[0]} goes with format: cloudevents")
+        return self
+
+
 class Capacity(Branch):
     """What may be in hand at once, read but not yet answered: the back-pressure on the input.
 
@@ -170,6 +214,7 @@ class Stream(Branch):
     capacity: Capacity = Capacity()
     output: Topic
     """The topic that gets every result."""
+    results: Results = Results()
     routes: tuple[Route, ...] = ()
     routing: Literal["every_match", "first_match"] = "every_match"
     """Whether a result is copied by every rule that it meets, or by the first of them alone."""
@@ -220,7 +265,7 @@ class Stream(Branch):
             raise ValueError("routes: 'otherwise' is what results say where no rule was met: call the rule differently")
         if self.otherwise and not self.routes:
             raise ValueError("otherwise is for what meets none of the routes, and there are none")
-        if self.document.format != "json" and self.fields_asked:
+        if self.document.format == "text" and self.fields_asked:
             raise ValueError(
                 f"routes and unsure: fields are of JSON records, and document.format is {self.document.format}"
             )
