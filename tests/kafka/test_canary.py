@@ -1,5 +1,6 @@
 """A sentence in the documents of a run in which everything fails that can, looked for wherever it has no business."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import orjson
 import pytest
 
 from tests.collector import collecting
-from tests.commands import started, tree, write_config
+from tests.commands import Running, started, tree, write_config
 from tests.kafka.parrot import Parrot
-from tests.kafka.test_run import health, progress
+from tests.kafka.test_run import progress
 from tests.kafka.tickets import MAKE_TOPIC
 from tests.kafka.topics import Read, fill, read, size
 
@@ -28,13 +29,16 @@ BAD = [
 ]
 
 
+HEALTH = re.compile(r"health\W+(http://[\w.:]+)")  # in either form of the log
+
+
 def everything(message: Read) -> bytes:
     return b"".join((message.key or b"", message.value or b"", *(value or b"" for _, value in message.headers)))
 
 
-@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+@pytest.mark.parametrize(("delivery", "form"), [("at_least_once", "json"), ("exactly_once", "console")])
 def test_a_documents_text_is_nowhere_but_where_it_was_asked_for(
-    bootstrap: str, topic: MAKE_TOPIC, tmp_path: Path, delivery: str
+    bootstrap: str, topic: MAKE_TOPIC, tmp_path: Path, delivery: str, form: str
 ) -> None:
     topics = incoming, classified, dead = topic(partitions=2), topic(), topic()
     copies, jobs = topic(), topic(2, config={"cleanup.policy": "compact"})
@@ -54,19 +58,23 @@ def test_a_documents_text_is_nowhere_but_where_it_was_asked_for(
         )
         config = write_config(
             tmp_path / "triage.yaml",
-            settings | {"accounts": parrot.accounts, "tracing": {"endpoint": traced.url, "sample": 1}},
+            settings
+            | {"accounts": parrot.accounts, "tracing": {"endpoint": traced.url, "sample": 1}}
+            | {"log": {"level": "debug", "format": form}},
         )
         fill(bootstrap, incoming, BAD)
         with started(tmp_path, "run", config) as worker, health(worker) as client:
             while not parrot.is_well:
                 fill(bootstrap, incoming, GOOD)
                 worker.wait_until(lambda: progress(bootstrap, incoming) == size(bootstrap, incoming))
-            shown = "".join(_shown(client, path) for path in ("/metrics", "/readyz", "/livez", "/status"))
+            shown = "".join(_shown(client, path) for path in ("/metrics", "/readyz", "/livez", "/status", "/"))
             parrot.locked = True
             fill(bootstrap, incoming, GOOD)
             assert worker.process.wait(60) == 2
             said = worker.said() + (worker.process.stdout.read() if worker.process.stdout else "")
     assert "check key" in said
+    assert said.lstrip().startswith("{") == (form == "json")
+    assert "<html" in shown
     assert 'labelstream_redacted_total{kind="customer"' in shown
     letters = read(bootstrap, dead)
     results = [each for name in (classified, copies) for each in read(bootstrap, name)]
@@ -89,6 +97,13 @@ def test_a_documents_text_is_nowhere_but_where_it_was_asked_for(
     assert EMAIL.encode() not in heard
     assert CUSTOMER.encode() not in heard
     assert {each.value for each in letters} >= set(BAD), "byte for byte"
+
+
+def health(worker: Running) -> httpx.Client:
+    worker.wait_until(lambda: HEALTH.search(worker.said()))
+    found = HEALTH.search(worker.said())
+    assert found
+    return httpx.Client(base_url=found[1])
 
 
 def _shown(client: httpx.Client, path: str) -> str:
