@@ -99,7 +99,7 @@ def _media(content_type: str) -> tuple[str, str]:
     return mail.get_content_type(), mail.get_content_charset("utf-8")
 
 
-def without_attributes(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def _without_attributes(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     """The headers less those that make an event of a record, as a result is not the event that was asked about."""
     return [
         each for each in headers if not (each[0].lower().startswith(_ATTRIBUTE) or each[0].lower() == _CONTENT_TYPE)
@@ -108,6 +108,11 @@ def without_attributes(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, 
 
 Envelope = Callable[[str, str, bytes, bytes, Headers], Enveloped]
 """Makes an event of what a result's id, its subject (the document's id), its time, its JSON and its headers are."""
+
+
+def bare(_name: str, _subject: str, _time: bytes, result: bytes, headers: Headers) -> Enveloped:
+    """No event at all, where what was asked about was one."""
+    return result, _without_attributes(headers)
 
 
 def binary(source: str, kind: str) -> Envelope:
@@ -121,7 +126,7 @@ def binary(source: str, kind: str) -> Envelope:
 
     def envelope(name: str, subject: str, time: bytes, result: bytes, headers: Headers) -> Enveloped:
         own = [("ce_id", name.encode()), ("ce_subject", subject.encode()), ("ce_time", time)]
-        return result, [*without_attributes(headers), *common, *own]
+        return result, [*_without_attributes(headers), *common, *own]
 
     return envelope
 
@@ -136,6 +141,6 @@ def structured(source: str, kind: str) -> Envelope:
 
     def envelope(name: str, subject: str, time: bytes, result: bytes, headers: Headers) -> Enveloped:
         value = form % (orjson.dumps(name), orjson.dumps(subject), time, result)
-        return value, [*without_attributes(headers), _STRUCTURED]
+        return value, [*_without_attributes(headers), _STRUCTURED]
 
     return envelope

@@ -92,8 +92,6 @@ class Routing:
             plain = value, headers
             if self._envelope is not None:
                 value, headers = self._envelope(name, document.id, _time(answer.at), value, headers)
-            elif stream.document.format == "cloudevents":
-                headers = cloud_events.without_attributes(headers)
             messages.append(Message(output, key, value, headers, position))
             for topic in decision.to:
                 if topic == asks_people:
@@ -121,7 +119,7 @@ def _rules_to(stream: Stream, topic: str, decision: Decision) -> list[str]:
 def _envelope(stream: Stream) -> cloud_events.Envelope | None:
     results = stream.results
     if results.format == "json":
-        return None
+        return cloud_events.bare if stream.document.format == "cloudevents" else None
     written = cloud_events.binary if results.mode == "binary" else cloud_events.structured
     return written(results.source or f"/labelstream/{stream.name}", results.type)
 
