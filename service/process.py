@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -59,6 +61,16 @@ def spawned(target: Callable[..., None], *arguments: object) -> Iterator[Connect
     finally:
         process.terminate()
         process.join()
+
+
+def end_with_parent() -> None:
+    """See that this process does not outlive the one that started it, whatever that died of."""
+    threading.Thread(target=_end_after, args=[multiprocessing.parent_process()], daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def received(connection: Connection) -> Any:

@@ -38,11 +38,14 @@ async def test_an_account_is_opened_by_what_its_settings_are(branch: settings.Ac
         assert ready["azure"].statistics().limits.in_flight_limit == 16
 
 
-async def test_an_embedded_model_is_asked_at_once_as_often_as_it_has_threads(tmp_path: Path) -> None:
-    branch = settings.Local(provider="local", model=small_model(tmp_path / "small"), threads=3)
+@pytest.mark.parametrize(("those", "at_once"), [({"threads": 3}, 3), ({"processes": 3}, 6)])
+async def test_an_embedded_model_is_asked_at_once_as_often_as_keeps_all_busy(
+    those: dict[str, int], at_once: int, tmp_path: Path
+) -> None:
+    branch = settings.Local.model_validate({"provider": "local", "model": small_model(tmp_path / "small"), **those})
     async with accounts.opened({"onsite": branch}, ["onsite"], Telemetry()) as ready:
         assert isinstance(ready["onsite"].provider, Local)
-        assert ready["onsite"].statistics().limits.in_flight_limit == 3
+        assert ready["onsite"].statistics().limits.in_flight_limit == at_once
 
 
 def test_every_kind_of_account_can_be_opened() -> None:

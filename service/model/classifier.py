@@ -7,7 +7,7 @@ file holds words and pairs of words of the texts it was trained on: it is as con
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,13 @@ class Classifier:
         except ValueError as error:
             advice = "train the model again with `labelstream models train`, or restore the file"
             raise ModelError(f"{file}: is not a model that can be used: {error}; {advice}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_encoder": None}  # what it has loaded is not for other processes: they load it themselves
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._encoder = embeddings.encoder() if self.encoder is not None else None
 
     def __repr__(self) -> str:
         return f"<Classifier {self.name!r} {self.task} {len(self.labels)} labels {self.digest}>"

@@ -5,7 +5,6 @@ of them and stays; one that dies (killed for want of memory) fails its training 
 """
 
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor, wait
@@ -18,6 +17,7 @@ from typing import NamedTuple, ParamSpec, Self, TypeVar
 from service.model.classifier import FILE_NAME, Task
 from service.model.evaluate import Evaluation, evaluate
 from service.model.examples import Example, ExamplesError
+from service.process import end_with_parent
 from service.server.jobs import Interrupted
 
 LOOK_UP = 0.05  # seconds after which a training that may be given up looks whether it is
@@ -89,7 +89,7 @@ class Trainer:
             if self._closed:
                 raise Interrupted
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
+                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent)
             pool = self._pool
         try:
             future = pool.submit(work, *arguments, **named)
@@ -112,16 +112,6 @@ class Trainer:
 
 def _never() -> bool:
     return False
-
-
-def _end_with_parent() -> None:
-    """See that the process that learns does not outlive the server, whatever that died of."""
-    threading.Thread(target=_end_after, args=[multiprocessing.parent_process()], daemon=True).start()
-
-
-def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

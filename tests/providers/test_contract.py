@@ -231,10 +231,10 @@ class TestCalls(RemoteContract):
 
 
 class Embedded:
-    """A small model of our own; nothing leaves the process."""
+    """A small model of our own; nothing leaves the machine."""
 
-    def __init__(self, folder: Path) -> None:
-        self.provider = Local(settings.Local(provider="local", model=folder))
+    def __init__(self, folder: Path, processes: int) -> None:
+        self.provider = Local(settings.Local(provider="local", model=folder, processes=processes))
         self._classifier = Classifier.load(folder)
 
     def will_answer(self, documents: Sequence[Document]) -> Sequence[Outcome]:
@@ -253,8 +253,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestLocal(ProviderContract):
-    @pytest.fixture
-    def harness(self, model: Path) -> Iterator[Embedded]:
-        embedded = Embedded(model)
+    @pytest.fixture(params=[0, 1], ids=["threads", "processes"])
+    def harness(self, model: Path, request: pytest.FixtureRequest) -> Iterator[Embedded]:
+        embedded = Embedded(model, request.param)
         yield embedded
         embedded.provider.close()
