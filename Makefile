@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint kafka bench bench-cascade bench-model bench-order bench-peers embeddings chaos reference dashboards ops-check lock clean
+.PHONY: help demo test lint kafka bench bench-cascade bench-model bench-order bench-peers pictures embeddings chaos reference dashboards ops-check lock clean
 
 help: ## list these verbs
 	@echo "usage: make VERB [ARGS='…']"
@@ -57,6 +57,10 @@ reference: $(VENV)/.dev ## write docs/reference.md and the chart's README anew, 
 
 dashboards: $(VENV)/.dev ## draw the boards of config/grafana anew
 	@$(VENV)/bin/python -m tests.ops.boards
+
+pictures: $(VENV)/.dev ## draw the boards and the status page for the README; takes Node, Prometheus, Redis and a browser
+	@$(VENV)/bin/python -m tests.ops.pictures
+	@$(VENV)/bin/python -m tests.picture
 
 ops-check: $(VENV)/.dev ## check rules, boards, image and chart, as `make test` does, too; takes Prometheus
 	@$(VENV)/bin/python -m pytest tests/ops $(ARGS)
