@@ -150,6 +150,7 @@ def yesterday_and_a_week_ago() -> str:
         'namespace_job_topic_label:labelstream_labels:share1h{label="delivery",%s}': 0.6,
         'namespace_job_topic_label:labelstream_labels:share1h{label="access",%s}': 0.4,
         "namespace_job_topic:labelstream_records_finished:rate1h{%s}": 2.0,
+        "namespace_job_topic:labelstream_confidence:unsure1h{%s}": 0.1,
     }
     labels = ",".join(f'{name}="{value}"' for name, value in {**WHOSE, "topic": TOPIC}.items())
     lines = []

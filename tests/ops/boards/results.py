@@ -25,6 +25,8 @@ from tests.ops.boards.drawing import (
 
 SHARE = f"namespace_job_topic_label:labelstream_labels:share1h{{{STREAM}}}"
 
+UNSURE = f"namespace_job_topic:labelstream_confidence:unsure1h{{{STREAM}}}"
+
 
 def draw() -> Dashboard:
     """The board."""
@@ -120,6 +122,14 @@ def _confidence() -> list[object]:
                 f" / sum by (topic) (rate(labelstream_confidence_count{{{TOPIC}}}[{RATE}]))",
                 "{{topic}}",
             ),
+        ),
+        lines(
+            "Unsure, beyond yesterday",
+            "How much larger that share is than in the same hour yesterday. "
+            "Alert: LabelstreamUnsure, after an hour of it.",
+            "percentunit",
+            Query(f"max by (topic) ({UNSURE} - {UNSURE} offset 1d)", "{{topic}}"),
+            limit=alerting("LabelstreamUnsure"),
         ),
         lines(
             "Mean score",
