@@ -10,7 +10,7 @@ from service import settings
 from service.documents import Record
 from service.errors import Misconfigured
 from service.offsets import Partition
-from service.review.join import Decision, Reviews, decision, question
+from service.review.join import Decision, Question, Reviews, decision, question
 from service.settings.review import Review
 from service.streams import kafka, kafka_letters
 
@@ -29,24 +29,28 @@ class Topics:
             raise Misconfigured(f"review: there is no topic {missing[0]!r} that this user may see; create it")
 
     async def read(self, reviews: Reviews, *, texts: bool) -> None:
-        """Tell what is new to the join; without `texts`, those of the questions are left out.
+        """Tell what is new to the join, all of it or nothing; without `texts`, those of the questions are left out.
 
-        Raises Misconfigured and Unavailable.
+        Raises Misconfigured and Unavailable, after which the same is new still.
         """
-        decided = list[Decision | None]()
-        await self._news(self._review.decisions, lambda record: decided.append(decision(record)))
+        decided, asked = list[Decision | None](), list[Question]()
+        decisions = await self._news(self._review.decisions, lambda record: decided.append(decision(record)))
         decided.sort(key=lambda each: each.at if each is not None else 0)
         wanted = {each.id for each in decided if each is not None}
 
-        def asked(record: Record) -> None:
+        def ask(record: Record) -> None:
             if (found := question(record)) is not None:
-                reviews.ask(found if texts and found.id in wanted else found._replace(text=""))
+                asked.append(found if texts and found.id in wanted else found._replace(text=""))
 
-        await self._news(self._review.topic, asked)
-        for each in decided:
-            reviews.decide(each)
+        questions = await self._news(self._review.topic, ask)
+        for each in asked:
+            reviews.ask(each)
+        for one in decided:
+            reviews.decide(one)
+        self._at |= {**decisions, **questions}
 
-    async def _news(self, topic: str, take: Callable[[Record], None]) -> None:
+    async def _news(self, topic: str, take: Callable[[Record], None]) -> dict[Partition, int]:
+        """Give what is new in a topic to `take`; gives how far that is."""
         async with kafka_letters.opened(self._connection, topic, f"{self._connection.group_id}.reviews") as log:
             extents = await log.extents(None, None)
             begins = {partition: max(each.beginning, self._at.get(partition, 0)) for partition, each in extents.items()}
@@ -59,4 +63,4 @@ class Topics:
             while records := await log.read():
                 for record in records:
                     take(record)
-            self._at |= await log.positions()
+            return dict(await log.positions())

@@ -1,7 +1,8 @@
 """`labelstream reviews watch`: how often people agree, as metrics, for as long as it runs.
 
 One process is enough for all streams. It keeps the label and the time of each question, no text, and lets go of those
-that are older than twice `review.within`; a restart reads the topics anew and comes to the same figures.
+that are older than twice `review.within`. A restart reads the topics anew, as far back as they go: what was agreed and
+corrected comes to the same figures.
 """
 
 import asyncio
