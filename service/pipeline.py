@@ -252,6 +252,7 @@ class _Work:
                 documents.append(document)
         if refused:
             under_way.create_task(self._refuse(refused))
+        self._telemetry.documents(documents)
         documents = self._ledger.claim(documents, _now())
         if self._is_one_lane:
             self._enter(self._lanes[0], documents, under_way)

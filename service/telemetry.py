@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from service.breaker import State
 from service.comparing import Compared
-from service.documents import AnsweredFrom, Classified, ClassScore, Outcome, Reason, Record, Refused
+from service.documents import AnsweredFrom, Classified, ClassScore, Document, Outcome, Reason, Record, Refused
 from service.histograms import Histogram, Observed
 from service.limits import LimitsStatistics
 from service.offsets import OffsetsStatistics, Partition
@@ -50,6 +50,9 @@ _MakeHistogram = Callable[..., Histogram]
 RebalanceEvent = Literal["assigned", "revoked"]
 
 _MOST_CLASSES = 50
+_MOST_LANGUAGES = 30
+_LETTERS_OF_A_LANGUAGE = (2, 3, 4)  # ISO 639, and "none"
+_TEXT_BUCKETS = (20, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 125_000)
 _MOST_PAIRS = 100
 _SIDES = ("present", "candidate")
 _SHIFT_BUCKETS = (-0.5, -0.2, -0.1, -0.05, -0.01, 0.01, 0.05, 0.1, 0.2, 0.5)
@@ -103,6 +106,21 @@ class ReviewStatistics:
 
     topic: str
     became: Mapping[tuple[str, str], int]
+
+
+class _Texts:
+    """The metrics of what documents are like, of all streams."""
+
+    def __init__(self, counter: _MakeCounter, histogram: _MakeHistogram) -> None:
+        self.characters = histogram(
+            "record_characters", "Characters of a document's text, as it is asked for.", _TEXT_BUCKETS, "topic"
+        )
+        self.languages = counter(
+            "record_languages",
+            "Documents by the language that their records name (none: they name none); without regions.",
+            "topic",
+            "language",
+        )
 
 
 class _Trials:
@@ -185,6 +203,9 @@ class StreamTelemetry:
         self._end_to_end = telemetry.record_end_to_end.labels(topic)
         self._queue_wait = telemetry.queue_wait.labels(topic)
         self._confidence = telemetry.confidence.labels(topic)
+        self._characters = telemetry.texts.characters.labels(topic)
+        self._languages = telemetry.texts.languages
+        self._language: dict[str | None, Counter] = {}
         self._labels = telemetry.labels
         self._label = {"other": telemetry.labels.labels(topic, "other")}
         self._commits = {
@@ -204,6 +225,12 @@ class StreamTelemetry:
     def consumed(self, count: int) -> None:
         """Records were read."""
         self._consumed.inc(count)
+
+    def documents(self, documents: Sequence[Document]) -> None:
+        """These documents were found in records."""
+        self._characters.observe_all([len(document.text) for document in documents])
+        for language, count in Counting([document.language for document in documents]).items():
+            (self._language.get(language) or self._new_language(language)).inc(count)
 
     def redacted(self, counts: Mapping[str, int]) -> None:
         """So many findings of each kind were replaced in a text."""
@@ -276,6 +303,13 @@ class StreamTelemetry:
         """Partitions came or went; what had to be done about it took so long."""
         self._rebalances[event].inc()
         self._rebalance_duration.observe(seconds)
+
+    def _new_language(self, code: str | None) -> Counter:
+        if len(self._language) > _MOST_LANGUAGES:
+            return self._languages.labels(self._topic, "other")
+        name = code.partition("-")[0].lower() if code is not None else "none"
+        known = name.isascii() and name.isalpha() and len(name) in _LETTERS_OF_A_LANGUAGE
+        return self._language.setdefault(code, self._languages.labels(self._topic, name if known else "other"))
 
     def _new_label(self, name: str) -> Counter:
         if len(self._label) > _MOST_CLASSES:
@@ -426,6 +460,7 @@ class Telemetry(Collector):
         )
         self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "topic", "reason")
         self.labels = counter("labels", "Results by their best class.", "topic", "label")
+        self.texts = _Texts(counter, histogram)
         self.confidence = histogram("confidence", "Score of the best class.", _SCORE_BUCKETS, "topic")
         self.record_end_to_end = histogram(
             "record_end_to_end_seconds",

@@ -164,6 +164,23 @@ async def test_every_document_is_classified_once_and_committed() -> None:
 
 
 @virtual_time
+async def test_lengths_and_languages_of_documents_are_counted_and_no_text_becomes_a_language() -> None:
+    named = ["de", "de-AT", "EN", "a secret", "x" * 40, *(f"{a}{b}" for a in "qrs" for b in "abcdefghijklmnop")]
+    records = [written(offset, "billing", lang=name) for offset, name in enumerate(named)]
+    story = Story([*records, written(len(named), "billing please")], settings=stream(document={"language": "/lang"}))
+    await story.run()
+    assert story.sample("record_languages_total", language="de") == 2
+    assert story.sample("record_languages_total", language="en") == 1
+    families = {family.name: family for family in story.telemetry.registry.collect()}
+    languages = {sample.labels["language"]: sample.value for sample in families["labelstream_record_languages"].samples}
+    assert len(languages) <= 32
+    assert languages["other"] > 20
+    assert sum(languages.values()) == len(named) + 1
+    assert story.sample("record_characters_count") == len(named) + 1
+    assert story.sample("record_characters_sum") == 7 * len(named) + 14
+
+
+@virtual_time
 async def test_an_empty_input_ends() -> None:
     story = Story()
     await story.run()

@@ -42,7 +42,7 @@ FAULTS = """
 
 def documents() -> Iterator[bytes]:
     for number in range(150):
-        yield orjson.dumps({"id": f"T-{number}", "text": f"the parcel number {number} has not arrived"})
+        yield orjson.dumps({"id": f"T-{number}", "lang": "en", "text": f"the parcel number {number} has not arrived"})
         yield orjson.dumps({"id": f"P-{number}", "text": f"my password {number} is not accepted: a@b.example"})
     yield from (b"{", b"not JSON", b'{"id": "empty", "text": ""}')
 
@@ -78,6 +78,7 @@ def configured(bootstrap: str, url: str, redis_port: int, other: Path) -> settin
                     "input": TOPIC,
                     "output": "tickets.classified",
                     "dead_letter": "tickets.dead",
+                    "document": {"language": "/lang"},
                     "classify_with": "azure",
                     "unsure": {"when": {"best": "access"}, "ask": "second"},
                     "shadow": {"ask": "other", "share": 1},
@@ -144,11 +145,13 @@ async def once(broker: Producer) -> None:
     assert broker.flush(10) == 0
 
 
-def yesterday_and_a_week_ago() -> str:
+def yesterday_and_a_week_ago(shares: Mapping[str, float]) -> str:
     """What the rules would have recorded then, in the form that promtool makes blocks of."""
+    name = 'namespace_job_topic_label:labelstream_labels:share1h{{label="{}",%s}}'
     series = {
-        'namespace_job_topic_label:labelstream_labels:share1h{label="delivery",%s}': 0.6,
-        'namespace_job_topic_label:labelstream_labels:share1h{label="access",%s}': 0.4,
+        **{name.format(label): share for label, share in shares.items()},
+        'namespace_job_topic_language:labelstream_record_languages:share1h{language="en",%s}': 1.0,
+        "namespace_job_topic:labelstream_record_characters:mean1h{%s}": 40.0,
         "namespace_job_topic:labelstream_records_finished:rate1h{%s}": 2.0,
         "namespace_job_topic:labelstream_confidence:unsure1h{%s}": 0.1,
     }
@@ -164,9 +167,11 @@ def yesterday_and_a_week_ago() -> str:
 
 
 @asynccontextmanager
-async def scraping(folder: Path, targets: Mapping[str, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """Prometheus itself, with our rules."""
-    (past := folder / "past.txt").write_text(yesterday_and_a_week_ago(), encoding="utf-8")
+async def scraping(
+    folder: Path, targets: Mapping[str, str], shares: Mapping[str, float]
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Prometheus itself, with our rules; yesterday classes had these shares."""
+    (past := folder / "past.txt").write_text(yesterday_and_a_week_ago(shares), encoding="utf-8")
     data = folder / "data"
     promtool = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", str(past), str(data)]
     making = await asyncio.create_subprocess_exec(*promtool, stdout=DEVNULL, stderr=DEVNULL)
@@ -273,8 +278,9 @@ async def test_every_query_has_data_of_a_real_run(tmp_path: Path) -> None:
 
 
 async def _every_query_has_data(tmp_path: Path, redis: RedisServer) -> None:
+    shares = {"delivery": 0.6, "access": 0.4}
     models = Models(small_model(tmp_path / "model"), small_model(tmp_path / "other", parcels="post"))
-    async with run(tmp_path, redis, models, once) as targets, scraping(tmp_path, targets) as http:
+    async with run(tmp_path, redis, models, once) as targets, scraping(tmp_path, targets, shares) as http:
         left, deadline = asked(), time.monotonic() + PATIENCE
         while left := await lacking(http, left):
             if time.monotonic() > deadline:

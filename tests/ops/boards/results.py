@@ -18,6 +18,7 @@ from tests.ops.boards.drawing import (
     mean,
     on_right_axis,
     per_second,
+    quantiles,
     rows_of,
     stacked,
     stat_of,
@@ -37,6 +38,7 @@ def draw() -> Dashboard:
             Row("Have the answers changed?", [_drift(), _drift_over_time(), _shares_then()]),
             Row("What are the answers?", _answers()),
             Row("How sure are they?", _confidence()),
+            Row("Have the texts changed?", _texts()),
             Row("What is refused?", _refused()),
             Row("What is published, and at what cost?", _published()),
             Row("What is not asked for?", _spared()),
@@ -60,6 +62,26 @@ def _drift() -> object:
         limit=alerting("LabelstreamClassesDrift"),
         decimals=2,
     )
+
+
+def _texts() -> list[object]:
+    return [
+        lines(
+            "Length of texts",
+            "Mean characters of a document, and half and nearly all of them. Twice yesterday's, or half: alert "
+            "LabelstreamTextsDrift.",
+            "short",
+            mean("labelstream_record_characters", TOPIC, "mean"),
+            *quantiles("labelstream_record_characters", TOPIC, 0.5, 0.95),
+        ),
+        stacked(
+            "Languages",
+            "Documents by the language that their records name. A share that moves by a fifth: alert "
+            "LabelstreamLanguagesDrift.",
+            "suffix:/s",
+            per_second("labelstream_record_languages_total", TOPIC, "language"),
+        ),
+    ]
 
 
 def _drift_over_time() -> object:
