@@ -128,7 +128,7 @@ def test_each_of_several_workers_takes_it_up(
     path, settings = tmp_path / "triage.yaml", configured(bootstrap, local(model), topics)
     with started(tmp_path, "run", write_config(path, settings), "--workers", 2) as run:
         run.wait_until(lambda: len(run.events("started")) == 2)
-        settings["streams"][0]["routes"] = [{"class": "delivery", "to": topics[2]}]
+        settings["streams"][0]["routes"] = [{"class": "delivery", "to": topics[1]}]
         write_config(path, settings)
         run.process.send_signal(signal.SIGHUP)
         run.wait_until(lambda: len(run.events("reloaded")) == 2)
