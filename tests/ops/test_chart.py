@@ -239,7 +239,7 @@ def test_nothing_but_names_brokers_and_classifiers_is_reached() -> None:
         return [port["port"] for port in egress[1]["ports"]]
 
     assert ports("minimal") == [443, 9093, 9094]
-    assert ports("everything") == [443, 9096, 6380, 8080, 4317]
+    assert ports("everything") == [443, 9096, 6380, 4318, 8080, 4317]
     assert ports("hpa") == [443, 9093]
     assert not [each for each in rendered(VALUES["bare"]) if each["kind"] == "NetworkPolicy"]
     policy = only(rendered(VALUES["everything"]), "NetworkPolicy", "prod-labelstream")["spec"]

@@ -220,6 +220,9 @@ azure.workload.identity/use: "true"
 {{- with regexFind ":[0-9]+$" (trim .) }}{{ $ports = append $ports (trimPrefix ":" . | int) }}{{ end }}
 {{- end }}
 {{- with .Values.config.redis }}{{ $ports = append $ports (default 6379 .port | int) }}{{ end }}
+{{- with .Values.config.tracing }}
+{{- with regexFind "^https?://[^/]*:[0-9]+" (toString .endpoint) }}{{ $ports = append $ports (regexFind "[0-9]+$" . | int) }}{{ end }}
+{{- end }}
 {{- range .Values.config.accounts }}
 {{- range list .endpoint .endpoint_url .storage_url }}
 {{- with regexFind "^https?://[^/]*:[0-9]+" (toString (default "" .)) }}{{ $ports = append $ports (regexFind "[0-9]+$" . | int) }}{{ end }}
