@@ -1,5 +1,6 @@
 """Processes that answer from the embedded model: they die without harm, and with whoever started them."""
 
+import contextlib
 import multiprocessing
 import os
 import select
@@ -44,7 +45,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def provider(model: Path) -> Iterator[Local]:
     it = Local(settings.Local(provider="local", model=model, processes=1))
     yield it
-    watched = [_watched(child.pid) for child in multiprocessing.active_children()]
+    watched = list[int]()
+    for child in multiprocessing.active_children():
+        with contextlib.suppress(ProcessLookupError):  # it has died just now, of the test
+            watched.append(_watched(child.pid))
     it.close()
     assert all(_ended(each) for each in watched), "closing ends them"
 
