@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any, Protocol
@@ -66,8 +66,23 @@ _FOR_THE_PAGE = {
 }
 
 
+_Answer = Callable[[Request], Awaitable[Response]]
+
+
 async def _page(_: Request) -> Response:
     return Response(_PAGE, media_type="text/html", headers=_FOR_THE_PAGE)
+
+
+def _answering(livez: _Answer, readyz: _Answer, metrics: _Answer, status_now: _Answer) -> Starlette:
+    return Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/status", status_now),
+            Route("/", _page),
+        ]
+    )
 
 
 def app(telemetry: Telemetry, messages: Messages) -> Starlette:
@@ -100,15 +115,7 @@ def app(telemetry: Telemetry, messages: Messages) -> Starlette:
         now = status.picture(telemetry.registry.collect(), streams(), messages.last())
         return JSONResponse(now, headers=_FOR_EVERY_ANSWER)
 
-    return Starlette(
-        routes=[
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
-            Route("/status", status_now),
-            Route("/", _page),
-        ]
-    )
+    return _answering(livez, readyz, metrics, status_now)
 
 
 _WITH_EXAMPLES = "application/openmetrics-text; version=1.0.0"
@@ -171,15 +178,7 @@ def app_of_workers(workers: Sequence[Watched], messages: Messages) -> Starlette:
         now = status.together(samples.collect(), said, messages.last())
         return JSONResponse(now, headers=_FOR_EVERY_ANSWER)
 
-    return Starlette(
-        routes=[
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
-            Route("/status", status_now),
-            Route("/", _page),
-        ]
-    )
+    return _answering(livez, readyz, metrics, status_now)
 
 
 class WorkersCollector(Collector):

@@ -1,7 +1,7 @@
-"""The endpoint of a benchmark: Azure Language's jobs, with constant answers after a constant time."""
+"""The endpoint of a benchmark: Azure Language's jobs, with constant answers after some time."""
 
 import asyncio
-import math
+import random
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -12,8 +12,12 @@ from service.simulation.wire import listening
 from service.transport import Answer
 
 
-def endpoint(connection: Connection, seconds: float) -> None:
-    """Do each job in so many seconds, until the connection closes."""
+def endpoint(connection: Connection, seconds: float, spread: float = 0.0) -> None:
+    """Do each job in so many seconds, or up to `spread` less or more by a chance that is always the same.
+
+    It goes on until the connection closes.
+    """
+    chance = random.Random(7)  # noqa: S311  repeatable
 
     async def serve() -> None:
         orphaned = asyncio.Event()
@@ -23,14 +27,17 @@ def endpoint(connection: Connection, seconds: float) -> None:
             now = time.monotonic()
             if method == "POST":
                 name = str(len(jobs))
-                jobs[name] = now + seconds, language.succeeded(language.documents_in(body))
+                jobs[name] = (
+                    now + seconds + chance.uniform(-spread, spread),
+                    language.succeeded(language.documents_in(body)),
+                )
                 give(language.submitted(base, name))
                 return
             name = language.job_of(url)
-            due, answer = jobs.get(name, (math.inf, language.RUNNING))
+            due, answer = jobs.get(name, (0.0, language.NO_SUCH_JOB))  # whether the key is right is asked so
             if now < due:
                 answer = language.RUNNING
-            else:
+            elif name in jobs:
                 jobs[name] = due, language.RUNNING  # it is read once, and to be let go of
             give(answer)
 

@@ -18,6 +18,8 @@ RUNNING = Answer(
     b'{"status":"running","errors":[],"tasks":{"completed":0,"failed":0,"inProgress":1,"total":1,"items":[]}}',
 )
 """A job that is not done yet."""
+NO_SUCH_JOB = Answer(404, JSON, b'{"error":{"code":"NotFound","message":"there is no such job"}}')
+"""A job that was never submitted."""
 
 
 def documents_in(content: bytes) -> Sequence[Mapping[str, str]]:

@@ -3,17 +3,14 @@
 `make bench-order` measures 100,000 updates of 1,000 tickets, at an endpoint whose jobs take from 50 to 150 ms.
 """
 
-import asyncio
 import random
 import secrets
 import signal
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,17 +18,14 @@ from typing import Any
 import orjson
 from confluent_kafka import Producer
 
+from service.bench.endpoint import endpoint
 from service.process import received, spawned
-from service.simulation import language
-from service.simulation.wire import listening
-from service.transport import Answer
 from tests.commands import started, tree, write_config
 from tests.kafka.broker import Broker
 from tests.kafka.topics import Read, counted, read, size
 
 UPDATES, TICKETS = 100_000, 1_000
 _PARTITIONS = 4
-_NO_SUCH_JOB = Answer(404, language.JSON, b'{"error":{"code":"NotFound","message":"there is no such job"}}')
 
 
 @dataclass(frozen=True)
@@ -48,10 +42,10 @@ def measured(bootstrap: str, topics: tuple[str, str, str], updates: int, folder:
     """Have a worker answer updates that are there already."""
     incoming, classified, _ = topics
     _fill(bootstrap, incoming, updates)
-    with spawned(_endpoint) as endpoint:
+    with spawned(endpoint, 0.1, 0.05) as answering:
         account = {
             "provider": "azure_language",
-            "endpoint": received(endpoint),
+            "endpoint": received(answering),
             "key": "k",
             "project": "p",
             "deployment": "d",
@@ -88,32 +82,6 @@ def _fill(bootstrap: str, topic: str, updates: int) -> None:
         value = orjson.dumps({"id": f"T-{ticket}/{number}", "text": f"update {number}: the parcel has not arrived yet"})
         producer.produce(topic, value, b"T-%d" % ticket, ticket % _PARTITIONS)
     assert producer.flush(60) == 0
-
-
-def _endpoint(connection: Connection) -> None:
-    """Do jobs in any time, until the connection closes."""
-    chance = random.Random(7)  # noqa: S311  repeatable
-
-    async def serve() -> None:
-        orphaned = asyncio.Event()
-        jobs: dict[str, tuple[float, Answer]] = {}
-
-        def asked(method: str, url: str, body: bytes, give: Callable[[Answer], None]) -> None:
-            now = time.monotonic()
-            if method == "POST":
-                name = str(len(jobs))
-                jobs[name] = now + chance.uniform(0.05, 0.15), language.succeeded(language.documents_in(body))
-                give(language.submitted(base, name))
-                return
-            due, answer = jobs.get(language.job_of(url), (0.0, _NO_SUCH_JOB))  # whether the key is right is asked so
-            give(answer if now >= due else language.RUNNING)
-
-        async with listening(asked) as base:
-            connection.send(base)
-            asyncio.get_running_loop().add_reader(connection.fileno(), orphaned.set)
-            await orphaned.wait()
-
-    asyncio.run(serve())
 
 
 def main() -> None:
