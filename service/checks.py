@@ -5,16 +5,20 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
-from service import accounts, costs, settings, sharing, tracing
-from service.account import Account
+from service import settings
+from service.dispatch import accounts
+from service.dispatch.account import Account
 from service.documents import Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, Misconfigured, Unavailable
-from service.ledger import Ledger, NoShelf
-from service.rules import check_classes
+from service.jobs.ledger import Ledger, NoShelf
+from service.limits import costs
+from service.observability import tracing
+from service.observability.telemetry import Telemetry
+from service.routing.rules import check_classes
 from service.settings import Settings, Stream
 from service.streams import kafka_notes, kafka_transactions
-from service.telemetry import Telemetry
-from service.worker import check_stream, check_topics
+from service.worker import sharing
+from service.worker.worker import check_stream, check_topics
 
 _PATIENCE = 60.0
 """Seconds that a probe document may take: jobs of one are done in a few."""

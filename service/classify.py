@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service import accounts, pipeline, settings
-from service.dispatch import Dispatcher
-from service.ledger import Ledger, NoShelf
+from service import pipeline, settings
+from service.dispatch import accounts
+from service.dispatch.dispatcher import Dispatcher
+from service.jobs.ledger import Ledger, NoShelf
+from service.observability.telemetry import Telemetry
 from service.progress import Advance
 from service.streams.files import Files
 from service.streams.sqlite_notes import SqliteNotes
-from service.telemetry import Telemetry
 
 _OUTPUT, _DEAD_LETTERS = "output", "dead-letters"
 _NO_LIMIT = settings.DeadLetterLimit(share=1)  # a file that waits for an operator helps nobody: its refusals are a file

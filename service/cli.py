@@ -20,10 +20,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from service import console, logs, settings
+from service import console, settings
 from service.errors import CallFailed, Misconfigured, ModelError
 from service.lifecycle import commands
 from service.model.examples import ExamplesError
+from service.observability import logs
 from service.progress import Advance, Steps
 from service.review.commands import reviews
 from service.server.content_safety_samples import MOST_BYTES
@@ -82,8 +83,8 @@ def run(
     ] = None,
 ) -> None:
     """Classify the configured streams until SIGTERM or SIGINT; SIGHUP takes up routes, limits and log anew."""
-    from service import worker
-    from service import workers as several
+    from service.worker import worker
+    from service.worker import workers as several
 
     load = partial(_load, config, log_level)
     wanted = load()
@@ -104,7 +105,7 @@ def _load(config: Path, log_level: LogLevel | None) -> settings.Settings:
 
 def _work(load: Load, beside: "Connection", number: int) -> None:
     """One of several workers, in a process of its own."""
-    from service import workers
+    from service.worker import workers
 
     try:
         logs.configure(load().log)
@@ -151,7 +152,7 @@ def check(
 
 def _try(wanted: settings.Settings, file: Path, *, as_json: bool) -> None:
     """Hold routes against cases."""
-    from service import cases
+    from service.routing import cases
 
     tried = cases.tried(wanted, cases.cases(file))
     well = all(each.ok for each in tried)

@@ -15,13 +15,13 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
-from service.documents import Outcome, Position, Reason, Record, Refused
+from service.documents import Message, Outcome, Position, Reason, Record, Refused
 from service.errors import Fenced, Unavailable
-from service.ledger import Ledger
+from service.jobs.ledger import Ledger
+from service.observability.telemetry import StreamTelemetry
 from service.offsets import Mark, Offsets, Partition
-from service.routing import Message, dead_letter
+from service.routing.records import dead_letter
 from service.settings import Stream
-from service.telemetry import StreamTelemetry
 
 log = structlog.get_logger(__name__)
 

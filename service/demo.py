@@ -30,14 +30,16 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from confluent_kafka import Producer
 
-from service import accounts, health, messages, pipeline, settings
-from service.dispatch import Dispatcher
+from service import pipeline, settings
+from service.dispatch import accounts
+from service.dispatch.dispatcher import Dispatcher
 from service.errors import Unavailable
 from service.model import examples
 from service.model.examples import Example
+from service.observability import health, messages
+from service.observability.telemetry import Telemetry
 from service.progress import Steps
 from service.streams import kafka, kafka_sink
-from service.telemetry import Telemetry
 
 PROJECT, DEPLOYMENT = "demo", "production"
 _PARTITIONS = 4

@@ -1,4 +1,4 @@
-"""What travels through the pipeline: a record is read, becomes a document, and gets an outcome."""
+"""What travels through the pipeline: a record is read, becomes a document, gets an outcome, and leaves as messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,3 +124,24 @@ class Stage(NamedTuple):
 
 AnsweredFrom = Literal["cache", "in_flight"]
 """Where an answer comes from that was not asked for: it was kept, or an identical document was just asked for."""
+
+
+class Message(NamedTuple):
+    """What a sink publishes; `source` is where the document came from."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    source: Position
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
+    @property
+    def is_dead_letter(self) -> bool:
+        """Whether this is a document that was refused, as it came."""
+        return any(name == "labelstream-error-type" for name, _ in self.headers)

@@ -15,23 +15,23 @@ from typing import Protocol
 
 import structlog
 
-from service.answers import Answer, Batch
 from service.batches import Batcher, Most, packed
 from service.dead_letter_limit import DeadLetterLimit
 from service.delivery import AtLeastOnce, Delivery, ExactlyOnce, Finished, Sink, Transactions
-from service.dispatch import Dispatcher
+from service.dispatch.answers import Answer, Batch
+from service.dispatch.dispatcher import Dispatcher
+from service.dispatch.identical import likes
+from service.dispatch.lanes import Lane, Lanes, first_answers, stage_of
 from service.documents import Document, Outcome, Reason, Record, Refused, Stage
-from service.identical import likes
-from service.lanes import Lane, Lanes, first_answers, stage_of
-from service.ledger import Ledger, NoShelf, Resumed
+from service.formats.reading import Reader
+from service.jobs.ledger import Ledger, NoShelf, Resumed
+from service.observability.telemetry import StreamStatistics, Telemetry
 from service.offsets import Mark, Offsets, Partition, Room
 from service.order import InOrder
-from service.reading import Reader
 from service.redaction import redaction
-from service.routing import Routing, dead_letter
-from service.rules import Rules
+from service.routing.records import Routing, dead_letter
+from service.routing.rules import Rules
 from service.settings import Stream
-from service.telemetry import StreamStatistics, Telemetry
 
 _TICK = 0.5
 """The longest, in seconds, that reading waits before it looks whether to stop."""

@@ -19,7 +19,7 @@ from service.errors import Misconfigured
 from service.offsets import Mark, Partition
 from service.progress import Advance
 from service.redriven import OTHER, REASONS, Redriven
-from service.routing import OMITTED, redrives, sent_back
+from service.routing.records import OMITTED, redrives, sent_back
 from service.streams import kafka, kafka_letters
 from service.streams.kafka_letters import Extent
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service import settings
-from service.account import Account
+from service.dispatch.account import Account
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.errors import CallFailed, Rejected
-from service.ledger import Ledger, NoShelf
-from service.limits import Limits
-from service.telemetry import Telemetry
+from service.jobs.ledger import Ledger, NoShelf
+from service.limits.gate import Limits
+from service.observability.telemetry import Telemetry
 from tests.clock import now
 
 POISON = "poison"

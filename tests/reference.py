@@ -23,10 +23,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from service import account, aws, breaker, calls, cli, health, settings, telemetry
-from service.cases import Case
+from service import cli, settings
+from service.dispatch import account, calls
 from service.documents import AnsweredFrom, Reason
-from service.failures import Rule
+from service.limits import breaker
+from service.observability import health, telemetry
 from service.providers import (
     azure_language_dialects,
     comprehend,
@@ -34,9 +35,12 @@ from service.providers import (
     content_safety,
     content_understanding,
 )
+from service.routing.cases import Case
 from service.server import telemetry as server_telemetry
 from service.simulation.endpoint import Behaviour
 from service.simulation.scenario import Arrivals, Expected, Load, load, shipped
+from service.transport import aws
+from service.transport.failures import Rule
 from tests.ops.prometheus import alerts
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Self
 
-from service.limits import Limits
+from service.limits.gate import Limits
 from tests.clock import now
 
 

@@ -7,16 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.delivery import ExactlyOnce, Finished
-from service.dispatch import Dispatcher
-from service.documents import Classified, ClassScore, Position, Record
+from service.dispatch.dispatcher import Dispatcher
+from service.documents import Classified, ClassScore, Message, Position, Record
 from service.errors import Fenced
-from service.ledger import Ledger, NoShelf
+from service.jobs.ledger import Ledger, NoShelf
+from service.observability.telemetry import Telemetry
 from service.offsets import METADATA_LIMIT, Mark, Offsets, Partition, decode
 from service.pipeline import run
-from service.routing import Message
 from service.settings import Stream
 from service.streams.memory import MemorySink, TransactionalMemorySource
-from service.telemetry import Telemetry
 from tests.classifiers import UNWANTED, FirstWord, account
 from tests.clock import now, virtual_time
 from tests.records import INPUT, record, written

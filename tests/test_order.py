@@ -13,15 +13,14 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from service.delivery import Finished
-from service.dispatch import Dispatcher
-from service.documents import Document, Outcome, Position, Record
+from service.dispatch.dispatcher import Dispatcher
+from service.documents import Document, Message, Outcome, Position, Record
 from service.errors import Throttled, Unavailable
+from service.observability.telemetry import Telemetry
 from service.offsets import Mark, Offsets, Partition
 from service.order import InOrder
 from service.pipeline import run
-from service.routing import Message
 from service.streams.memory import MemorySink, TransactionalMemorySource
-from service.telemetry import Telemetry
 from tests.classifiers import POISON, UNWANTED, FirstWord, account
 from tests.clock import now, virtual_time
 from tests.records import INPUT, record

@@ -10,18 +10,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from service import settings
-from service.account import Account
-from service.costs import Tariff
-from service.dispatch import Dispatcher
-from service.documents import Document, Outcome, Position, Record
+from service.dispatch.account import Account
+from service.dispatch.dispatcher import Dispatcher
+from service.documents import Document, Message, Outcome, Position, Record
 from service.errors import CallFailed, Fenced, Misconfigured, Rejected, Throttled, Unavailable
-from service.limits import Limits
+from service.limits.costs import Tariff
+from service.limits.gate import Limits
+from service.observability.telemetry import Telemetry
 from service.offsets import Mark, Partition, Room, decode
 from service.pipeline import run
-from service.routing import Message
 from service.settings import Stream
 from service.streams.memory import MemorySink, MemorySource
-from service.telemetry import Telemetry
 from tests.classifiers import POISON, UNWANTED, FirstWord, FirstWordByJobs, account
 from tests.clock import now, virtual_time
 from tests.records import INPUT, record, written

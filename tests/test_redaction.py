@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from service import redaction
 from service.documents import Document
 from service.errors import Misconfigured
-from service.reading import Reader
+from service.formats.reading import Reader
 from service.settings import Fields, Redact
 from tests.records import written
 

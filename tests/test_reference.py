@@ -16,23 +16,25 @@ from pydantic import TypeAdapter
 from pydantic_core import PydanticUndefined
 from pydantic_settings import EnvSettingsSource
 
-from service import cases, settings, telemetry
-from service.account import Account
-from service.answers import Answer
-from service.documents import Classified, ClassScore, Document, Reason, Refused
-from service.failures import At, Rule, Then, first_that_fits
-from service.lanes import stage_of
-from service.limits import Limits
+from service import settings
+from service.dispatch.account import Account
+from service.dispatch.answers import Answer
+from service.dispatch.lanes import stage_of
+from service.documents import Classified, ClassScore, Document, Message, Reason, Refused
+from service.limits.gate import Limits
+from service.observability import telemetry
 from service.providers.azure_language import AzureLanguage
-from service.routing import OURS, Message, Routing, dead_letter
-from service.rules import Rules
+from service.routing import cases
+from service.routing.records import OURS, Routing, dead_letter
+from service.routing.rules import Rules
 from service.server import app, comprehend
 from service.server import telemetry as server_telemetry
 from service.server.gateway import Gateway, Resource
 from service.settings import reading
 from service.streams.files import _letter
 from service.streams.kafka_failures import smaller as lighter
-from service.transport import PacedClient
+from service.transport.failures import At, Rule, Then, first_that_fits
+from service.transport.http import PacedClient
 from tests import reference
 from tests.records import written
 

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from service.process import loop_factory
 from service.simulation import language
 from service.simulation.wire import listening
-from service.transport import Answer
+from service.transport.http import Answer
 
 
 def endpoint(connection: Connection, seconds: float, spread: float = 0.0) -> None:

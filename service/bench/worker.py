@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
-from service import accounts, logs, pipeline, settings
+from service import pipeline, settings
 from service.bench.place import BATCH, IN_FLIGHT, PARTITIONS, Place
-from service.dispatch import Dispatcher
-from service.ledger import Ledger
+from service.dispatch import accounts
+from service.dispatch.dispatcher import Dispatcher
+from service.jobs.ledger import Ledger
+from service.observability import logs
+from service.observability.telemetry import Telemetry
 from service.process import loop_factory, settle_memory
 from service.streams import kafka, kafka_sink
 from service.streams.kafka_notes import KafkaNotes
-from service.telemetry import Telemetry
 
 _MB = 1024**2
 

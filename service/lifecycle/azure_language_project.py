@@ -12,7 +12,6 @@ import orjson
 
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured
-from service.failures import At
 from service.lifecycle.pages import Pages
 from service.lifecycle.training_data import unquoted
 from service.lifecycle.verbs import Model
@@ -29,6 +28,7 @@ from service.providers.azure import (
     rules_of_changes,
     word,
 )
+from service.transport.failures import At
 
 _RULES = rules_of_changes(
     "project",

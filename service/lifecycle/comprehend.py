@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
-from service.aws import Declined
 from service.errors import CallFailed, Misconfigured, Unavailable
 from service.lifecycle import training_data
 from service.lifecycle.waiting import Say, answered, changes, until
 from service.model.examples import Example
 from service.providers.comprehend import Client
+from service.transport.aws import Declined
 
 CHARACTERS_A_UNIT, DOCUMENTS_A_UNIT = 100, 2  # a second
 _TRAINED = {"TRAINED", "TRAINED_WITH_WARNING"}

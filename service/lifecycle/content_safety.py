@@ -19,7 +19,6 @@ import orjson
 
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured, Unavailable
-from service.failures import At
 from service.lifecycle import training_data
 from service.lifecycle.containers import Container
 from service.lifecycle.pages import Pages
@@ -28,6 +27,7 @@ from service.lifecycle.waiting import Say, answered, changes, until
 from service.model.examples import Example
 from service.progress import Waiting
 from service.providers.azure import Answer, Exchange, Resource, codes_of, json_of, rules_of_changes, word
+from service.transport.failures import At
 
 _BUILT = {"buildsucceeded", "succeeded"}
 _NOT_BUILT = {"buildnotstarted", "notstarted"}

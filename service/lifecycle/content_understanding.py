@@ -21,12 +21,12 @@ import yaml
 
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured
-from service.failures import At
 from service.lifecycle.pages import Pages
 from service.lifecycle.verbs import Deployed, Doomed, Evaluation, Labelled, Model, Trained, Wanted, only
 from service.lifecycle.waiting import Say, answered, changes, until
 from service.progress import Waiting
 from service.providers.azure import ENDED_BADLY, Answer, Exchange, Resource, codes_of, json_of, rules_of_changes, word
+from service.transport.failures import At
 
 _READY, _GONE_WRONG = {"ready", "succeeded"}, {"failed"} | ENDED_BADLY
 _LONGEST = 120  # characters of a name and its description

@@ -13,16 +13,17 @@ from typing import Any, cast
 import numpy as np
 import orjson
 
-from service import accounts, pipeline, settings
-from service.dispatch import Dispatcher
+from service import pipeline, settings
+from service.dispatch import accounts
+from service.dispatch.dispatcher import Dispatcher
 from service.documents import Position, Record
 from service.lifecycle.training_data import whole
 from service.model.classifier import Task
 from service.model.evaluate import Evaluation, compare
 from service.model.examples import Example, ExamplesError
+from service.observability.telemetry import Telemetry
 from service.progress import Advance
 from service.streams.memory import MemorySink, MemorySource
-from service.telemetry import Telemetry
 
 _NOTHING = "(none)"
 _NAMED = 1e-9

@@ -11,10 +11,10 @@ from service.lifecycle.content_safety import CategoryLife
 from service.lifecycle.content_understanding import DescribedLife
 from service.lifecycle.local import LocalLife
 from service.lifecycle.verbs import Life
-from service.limits import Limits
+from service.limits.gate import Limits
+from service.observability.telemetry import AccountTelemetry, Telemetry
 from service.progress import Waiting
-from service.telemetry import AccountTelemetry, Telemetry
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 
 
 @asynccontextmanager
@@ -63,8 +63,8 @@ async def _comprehend(
     stack: AsyncExitStack,
     progress: Waiting,
 ) -> Life:
-    from service import aws  # noqa: PLC0415  botocore is for those who need it
     from service.lifecycle.comprehend_lives import EndpointLife, JobsLife  # noqa: PLC0415
+    from service.transport import aws  # noqa: PLC0415  botocore is for those who need it
 
     opening = aws.opened([aws.COMPREHEND, aws.S3], branch, Limits(branch.limits), telemetry)
     client, s3 = await stack.enter_async_context(opening)

@@ -16,8 +16,8 @@ import orjson
 
 from service import settings
 from service.errors import CallFailed, JobLost, Misconfigured, Unavailable
-from service.failures import NO_CODE, NOT_JSON, At, Rule, Then, first_that_fits
-from service.retry_after import retry_after
+from service.transport.failures import NO_CODE, NOT_JSON, At, Rule, Then, first_that_fits
+from service.transport.retry_after import retry_after
 
 DONE: AbstractSet[str] = frozenset({"succeeded", "completed", "partiallycompleted", "partiallysucceeded"})
 """How services say that there are answers, in lower case. What is neither here nor in `ENDED_BADLY` is pending."""

@@ -16,9 +16,9 @@ import orjson
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.errors import CallFailed, JobLost
-from service.failures import At
 from service.providers.azure import DONE, ENDED_BADLY, Exchange, Resource, codes_of, mended, word
 from service.providers.azure_language_dialects import spoken
+from service.transport.failures import At
 
 _PAGES = 26  # 25 documents, at least one a page, and a last page that is empty
 _RECORD = 1000  # characters of one text record, the unit of the bill

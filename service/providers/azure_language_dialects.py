@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from service import settings
-from service.failures import Rule
 from service.providers.azure import rules
+from service.transport.failures import Rule
 
 _CONTENT = {
     "InvalidDocument": "a document is empty, too long, or not text",

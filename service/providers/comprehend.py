@@ -17,10 +17,10 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from service import settings
-from service.aws import Declined
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.errors import CallFailed, Misconfigured, Unavailable
-from service.failures import At, Rule, Then, first_that_fits
+from service.transport.aws import Declined
+from service.transport.failures import At, Rule, Then, first_that_fits
 
 _MOST_BYTES = 10_000
 _FIELDS = {"single_label": "Classes", "multi_label": "Labels"}

@@ -37,11 +37,11 @@ import orjson
 import structlog
 
 from service import settings
-from service.aws import Declined
 from service.documents import Classified, Document, Outcome, Reason, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Unavailable
-from service.failures import NO_CODE, At, Rule, Then, first_that_fits
 from service.providers.comprehend import Client, classes_in, codes_of, whole
+from service.transport.aws import Declined
+from service.transport.failures import NO_CODE, At, Rule, Then, first_that_fits
 
 _LEAST_BYTES = 500
 _UNIT, _LEAST_UNITS = 100, 3  # characters

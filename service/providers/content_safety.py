@@ -25,8 +25,8 @@ import orjson
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.errors import Misconfigured, Rejected, Unavailable
-from service.failures import At, Rule
 from service.providers.azure import Exchange, Resource, json_of, mended, rules, word
+from service.transport.failures import At, Rule
 
 _RECORD = 1000
 _BUILT = {"buildsucceeded", "succeeded"}

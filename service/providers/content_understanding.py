@@ -17,8 +17,8 @@ from typing import Any
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome
 from service.errors import JobLost, Misconfigured, Rejected, Unavailable
-from service.failures import At
 from service.providers.azure import DONE, ENDED_BADLY, Exchange, Resource, codes_of, mended, rules, word
+from service.transport.failures import At
 
 _MOST_BYTES = 1_000_000
 _UNUSABLE = {"failed", "deleting"}

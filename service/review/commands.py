@@ -10,8 +10,9 @@ import orjson
 import typer
 from rich.table import Table
 
-from service import console, logs, settings
+from service import console, settings
 from service.errors import Misconfigured
+from service.observability import logs
 from service.review.join import Became, Decided, Reviews, agreement
 from service.settings import Log
 

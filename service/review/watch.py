@@ -13,13 +13,13 @@ from functools import partial
 
 import structlog
 
-from service import health, messages
 from service.errors import Misconfigured, Unavailable
+from service.observability import health, messages
+from service.observability.telemetry import ReviewStatistics, Telemetry
 from service.review.join import Reviews
 from service.review.topics import Topics
 from service.settings import Settings
 from service.settings.review import Review
-from service.telemetry import ReviewStatistics, Telemetry
 
 EVERY = 15.0
 """Seconds between two looks at the topics."""

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from service.settings.values import Branch, Seconds, Share
 from service.simulation import language
-from service.transport import Answer
+from service.transport.http import Answer
 
 _SEED = 5
 _MOST_JOBS = 20_000

@@ -6,16 +6,17 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from multiprocessing.connection import Connection
 
-from service import accounts, settings
-from service.account import Account
+from service import settings
+from service.dispatch import accounts
+from service.dispatch.account import Account
+from service.observability.telemetry import Telemetry
 from service.process import loop_factory, received, spawned
 from service.progress import Advance
 from service.simulation.endpoint import Behaviour, Endpoint
 from service.simulation.play import Figure, play
 from service.simulation.scenario import Scenario
 from service.simulation.wire import listening
-from service.telemetry import Telemetry
-from service.transport import Answer
+from service.transport.http import Answer
 
 
 async def play_over_http(scenario: Scenario, advance: Advance) -> list[Figure]:

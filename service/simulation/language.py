@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 
-from service.transport import Answer
+from service.transport.http import Answer
 
 JSON: Mapping[str, str] = {"content-type": "application/json"}
 _CLASSIFIED = b'{"id":"%b","class":[{"category":"billing","confidenceScore":0.93}],"warnings":[]}'

@@ -17,21 +17,21 @@ from typing import TypeVar
 import httpx
 import orjson
 
-from service import costs, pipeline, settings
-from service.account import Account
-from service.dispatch import Dispatcher
-from service.documents import Position, Record
-from service.limits import Limits
+from service import pipeline, settings
+from service.dispatch.account import Account
+from service.dispatch.dispatcher import Dispatcher
+from service.documents import Message, Position, Record
+from service.limits import costs
+from service.limits.gate import Limits
+from service.observability.telemetry import Telemetry
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room
 from service.pipeline import Owner
 from service.progress import Advance
 from service.providers.azure_language import AzureLanguage
 from service.providers.content_safety import ContentSafety
-from service.routing import Message
 from service.simulation.endpoint import Behaviour, Endpoint, over_time
 from service.simulation.scenario import Expected, Load, Range, Scenario
-from service.telemetry import Telemetry
-from service.transport import Answer
+from service.transport.http import Answer
 
 T = TypeVar("T")
 Opened = Callable[[settings.Settings, Telemetry], AbstractAsyncContextManager[Mapping[str, Account]]]

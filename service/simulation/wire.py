@@ -8,7 +8,7 @@ from typing import cast
 
 import httptools
 
-from service.transport import Answer
+from service.transport.http import Answer
 
 Asked = Callable[[str, str, bytes, Callable[[Answer], None]], None]
 """What is done about a request: its method, URL and body, and whom to give the answer to, then or later."""

@@ -18,11 +18,10 @@ from typing import BinaryIO
 
 import orjson
 
-from service.documents import Position, Record
+from service.documents import Message, Position, Record
 from service.errors import Misconfigured
 from service.offsets import Mark, Partition, Room
 from service.pipeline import Owner
-from service.routing import Message
 
 _LONGEST_FIELD = 16 * 1024**2
 

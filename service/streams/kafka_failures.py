@@ -10,8 +10,9 @@ from aiokafka.errors import (
     UnknownProducerId,
 )
 
+from service.documents import Message
 from service.errors import Misconfigured
-from service.routing import OURS, Message
+from service.routing.records import OURS
 
 _BROKEN = (OutOfOrderSequenceNumber, UnknownProducerId, ProducerFenced, ProducerClosed)
 """What a producer fails with when it is no good any more, whatever it is given."""

@@ -29,10 +29,9 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata
 
 from service import settings
-from service.documents import Position, Record
+from service.documents import Message, Position, Record
 from service.errors import Misconfigured, Unavailable
 from service.offsets import Mark, Partition
-from service.routing import Message
 from service.streams.header_names import read_any_header_name
 from service.streams.kafka_clients import connection, consumer_stopped, ms, producer_stopped, started, stopped
 

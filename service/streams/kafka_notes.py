@@ -14,13 +14,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
-from service import notes, settings
+from service import settings
 from service.delivery import Sink
-from service.documents import Position
+from service.documents import Message, Position
 from service.errors import Misconfigured, Unavailable
-from service.notes import Note
+from service.jobs import notes
+from service.jobs.notes import Note
 from service.offsets import Partition
-from service.routing import Message
 from service.streams.kafka_clients import connection, consumer_stopped, ms, started, stopped
 
 _AGAIN_EVERY = 1.0

@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
 from aiokafka.partitioner import DefaultPartitioner
 
+from service.documents import Message
 from service.offsets import Partition
-from service.routing import Message
 from service.streams.kafka_failures import refusal, will_pass
 
 _COUNT_VALID = 60.0

@@ -32,13 +32,13 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from service import settings
+from service.documents import Message
 from service.errors import Unavailable
+from service.observability.telemetry import Telemetry
 from service.offsets import Partition
-from service.routing import Message
 from service.streams.kafka_clients import connection, producer_stopped, started
 from service.streams.kafka_failures import refusal, smaller, will_pass
 from service.streams.kafka_placement import Placement
-from service.telemetry import Telemetry
 
 _ROUND_EVERY = 0.002
 """Seconds from one round to the next at least: more are gathered while they pass, and fewer requests are made."""

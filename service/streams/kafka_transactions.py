@@ -33,16 +33,16 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata
 
 from service import settings
+from service.documents import Message
 from service.errors import Fenced, Misconfigured, Unavailable
+from service.observability.telemetry import Telemetry
 from service.offsets import Mark, Partition
 from service.pipeline import Owner
-from service.routing import Message
 from service.streams.kafka import KafkaSource
 from service.streams.kafka_clients import connection, producer_stopped, started
 from service.streams.kafka_failures import refusal, smaller, will_pass
 from service.streams.kafka_placement import Placement
 from service.streams.kafka_sink import LARGEST_REQUEST, LARGEST_ROUND, filled
-from service.telemetry import Telemetry
 
 _AGAIN_EVERY = 1.0
 _STUCK = (InvalidTxnState, InvalidProducerIdMapping)

@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from service import notes
-from service.documents import Position, Record
+from service.documents import Message, Position, Record
 from service.errors import Fenced
-from service.notes import Note
+from service.jobs import notes
+from service.jobs.notes import Note
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room
 from service.pipeline import Owner
-from service.routing import Message
 
 
 class MemorySource:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from service import notes
+from service.documents import Message
 from service.errors import Misconfigured
-from service.notes import Note
+from service.jobs import notes
+from service.jobs.notes import Note
 from service.offsets import Partition
-from service.routing import Message
 
 _TABLE = """CREATE TABLE IF NOT EXISTS notes (
     topic TEXT NOT NULL, partition INTEGER NOT NULL, key TEXT NOT NULL, note BLOB NOT NULL,

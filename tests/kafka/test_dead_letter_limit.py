@@ -10,7 +10,7 @@ import pytest
 
 from service.documents import Document, Outcome
 from service.errors import Rejected
-from service.telemetry import Telemetry
+from service.observability.telemetry import Telemetry
 from tests.commands import CANARY_KEY, served_account, serving, small_model, started, tree, write_config
 from tests.kafka.tickets import MAKE_TOPIC, Tickets, Words, account, until
 from tests.kafka.topics import committed, counted, document, fill, read, size

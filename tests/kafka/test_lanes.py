@@ -11,9 +11,9 @@ import httpx
 import orjson
 import pytest
 
+from service.dispatch.trials import is_drawn
 from service.model.examples import Example
 from service.model.train import train
-from service.trials import is_drawn
 from tests.commands import (
     TEXTS,
     Running,

@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from service import settings
 from service.errors import Misconfigured, Unavailable
-from service.notes import Job, Note, notes_of
+from service.jobs.notes import Job, Note, notes_of
+from service.observability.telemetry import Telemetry
 from service.offsets import Partition
 from service.streams.kafka_notes import KafkaNotes, prepare
 from service.streams.kafka_sink import KafkaSink, producing
-from service.telemetry import Telemetry
 from tests.kafka.tickets import MAKE_TOPIC
 from tests.records import document
 

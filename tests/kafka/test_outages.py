@@ -18,11 +18,10 @@ from confluent_kafka.admin import (
 )
 from structlog.testing import capture_logs
 
-from service.documents import Position
+from service.documents import Message, Position
 from service.errors import Misconfigured
-from service.routing import Message
+from service.observability.telemetry import Telemetry
 from service.streams.kafka_sink import producing
-from service.telemetry import Telemetry
 from tests.kafka import topics
 from tests.kafka.broker import Broker
 from tests.kafka.tickets import MAKE_TOPIC, Tickets, Words, running, until

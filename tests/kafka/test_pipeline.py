@@ -10,11 +10,12 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from service import accounts, settings
+from service import settings
+from service.dispatch import accounts
 from service.errors import Misconfigured, Unavailable
+from service.observability.telemetry import Telemetry
 from service.offsets import Mark
 from service.streams.kafka import KafkaSource
-from service.telemetry import Telemetry
 from tests.kafka import topics
 from tests.kafka.tickets import MAKE_TOPIC, PATIENCE, Tickets, Words, account, running, until
 from tests.kafka.topics import read

@@ -13,9 +13,9 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from service.documents import Position, Reason, Record, Refused
+from service.documents import Message, Position, Reason, Record, Refused
 from service.offsets import Mark
-from service.routing import Message, dead_letter
+from service.routing.records import dead_letter
 from service.settings import Stream
 from tests.commands import NOWHERE, labelstream, started, tree, write_config
 from tests.kafka.broker import Broker

@@ -13,14 +13,14 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from service import settings
-from service.documents import Position, Reason, Record, Refused
+from service.documents import Message, Position, Reason, Record, Refused
 from service.errors import Fenced, Misconfigured, Unavailable
+from service.observability.telemetry import Telemetry
 from service.offsets import Mark, Offsets, Partition, Room
-from service.routing import Message, dead_letter
+from service.routing.records import dead_letter
 from service.streams import kafka as streams
 from service.streams.kafka import KafkaSource, missing_topics
 from service.streams.kafka_sink import producing
-from service.telemetry import Telemetry
 from tests.kafka import odd_headers, topics
 from tests.kafka.topics import fill, read
 

@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka import TopicPartition
 
-from service.documents import Position
+from service.documents import Message, Position
 from service.errors import Fenced, Misconfigured
+from service.observability.telemetry import Telemetry
 from service.offsets import Mark, Partition
-from service.routing import Message
 from service.streams.kafka_transactions import TransactionalKafkaSource
-from service.telemetry import Telemetry
 from tests.kafka import topics
 from tests.kafka.tickets import MAKE_TOPIC, PATIENCE, Tickets
 

@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from service import pipeline, settings
-from service.account import Account
-from service.dispatch import Dispatcher
+from service.dispatch.account import Account
+from service.dispatch.dispatcher import Dispatcher
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
-from service.limits import Limits
+from service.limits.gate import Limits
+from service.observability.telemetry import Telemetry
 from service.offsets import Mark
 from service.streams.kafka import KafkaSource
 from service.streams.kafka_sink import producing
 from service.streams.kafka_transactions import TransactionalKafkaSource
-from service.telemetry import Telemetry
 from tests.kafka import topics
 from tests.kafka.topics import Read, fill, read
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from service import accounts, settings
-from service.answers import Batch
-from service.dispatch import Dispatcher
+from service import settings
+from service.dispatch import accounts
+from service.dispatch.answers import Batch
+from service.dispatch.dispatcher import Dispatcher
 from service.documents import Classified, Document, Position, Record
-from service.telemetry import Telemetry
+from service.observability.telemetry import Telemetry
 from tests.classifiers import unnoted
 
 

@@ -16,7 +16,7 @@ from service.errors import Misconfigured
 from service.lifecycle.content_safety import CategoryLife
 from service.lifecycle.verbs import Doomed, Labelled, Wanted
 from service.progress import Waiting
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.commands import started, write_lines
 from tests.lifecycle.test_comprehend import CREATED, NONE, Service, described, shown
 from tests.providers.aws import well

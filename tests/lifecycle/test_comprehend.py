@@ -10,13 +10,14 @@ from typing import Any
 import orjson
 import pytest
 
-from service import aws, settings
-from service.aws import PacedAws
+from service import settings
 from service.errors import Misconfigured, Unavailable
 from service.lifecycle.comprehend import Classifiers, Deployment, Plan, endpoints
-from service.limits import Limits
+from service.limits.gate import Limits
 from service.model.examples import Example, ExamplesError
-from service.telemetry import Telemetry
+from service.observability.telemetry import Telemetry
+from service.transport import aws
+from service.transport.aws import PacedAws
 from tests.lifecycle.documents import classes
 from tests.providers.aws import HTML, no, own, well
 from tests.providers.conftest import Received, Replay, Reply

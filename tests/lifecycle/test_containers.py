@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import CallFailed, Misconfigured, Throttled, Unavailable
 from service.lifecycle.containers import container
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.providers.conftest import Replay, Reply
 
 SIGNATURE = "sv=2021-12-02&sr=c&sp=cw&sig=c4n4ry%2Fs1gn4tur3%3D"

@@ -13,7 +13,7 @@ from service.errors import Misconfigured, Unavailable
 from service.lifecycle.containers import Folder
 from service.lifecycle.content_safety import CustomCategory
 from service.model.examples import Example, ExamplesError
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.lifecycle.documents import classes
 from tests.providers.conftest import Received, Replay, Reply
 from tests.providers.documented import Documented

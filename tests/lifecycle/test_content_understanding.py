@@ -11,7 +11,7 @@ import pytest
 from service import settings
 from service.errors import Misconfigured, Unavailable
 from service.lifecycle.content_understanding import Described, categories_in
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.lifecycle.documents import classes
 from tests.providers.conftest import Received, Replay, Reply
 from tests.server.conftest import KEY, process

@@ -15,15 +15,16 @@ from typing import NamedTuple
 
 import orjson
 
-from service import accounts, pipeline, settings
-from service.dispatch import Dispatcher
+from service import pipeline, settings
+from service.dispatch import accounts
+from service.dispatch.dispatcher import Dispatcher
 from service.documents import Position, Record
 from service.model import embeddings
 from service.model.examples import Example
 from service.model.train import train
+from service.observability.telemetry import Telemetry
 from service.offsets import Partition
 from service.streams.memory import MemorySink, MemorySource
-from service.telemetry import Telemetry
 from tests.model.public import rows
 
 PICTURE = Path(__file__).parents[2] / "docs" / "cascade.png"

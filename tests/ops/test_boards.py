@@ -10,8 +10,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from service.observability.telemetry import Telemetry
 from service.server.telemetry import Telemetry as ServerTelemetry
-from service.telemetry import Telemetry
 from tests.ops.boards.written import BOARDS, FOLDER, text
 from tests.ops.prometheus import alerts, recorded, rules
 from tests.reference import _several_workers, metrics

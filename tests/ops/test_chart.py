@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from service import settings
-from service.admission import Held
+from service.limits.admission import Held
 from tests.ops.chart import CHART, README, ROOT, readme, values
 from tests.ops.helm import OPERATORS, VALUES, only, rendered, with_values
 from tests.ops.prometheus import RULES, program

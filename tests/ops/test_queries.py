@@ -20,9 +20,10 @@ import orjson
 import yaml
 from confluent_kafka import Producer
 
-from service import settings, worker
+from service import settings
 from service.review.watch import watch
 from service.server.app import Registration, ServeOptions, serving
+from service.worker import worker
 from tests.kafka.workers import small_model
 from tests.ops.prometheus import Alert, alerts, groups, program, recorded
 from tests.ops.test_boards import FILES, queries

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from service import accounts, pipeline, settings
-from service.account import Account
-from service.dispatch import Dispatcher
+from service import pipeline, settings
+from service.dispatch import accounts
+from service.dispatch.account import Account
+from service.dispatch.dispatcher import Dispatcher
 from service.documents import Document, Position, Record
+from service.observability.telemetry import Telemetry
 from service.streams.memory import MemorySink, MemorySource
-from service.telemetry import Telemetry
 from tests.providers.conftest import Reply
 from tests.providers.networks import Speak
 

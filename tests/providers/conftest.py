@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service import settings
-from service.limits import Limits
-from service.telemetry import Telemetry
-from service.transport import PacedClient
+from service.limits.gate import Limits
+from service.observability.telemetry import Telemetry
+from service.transport.http import PacedClient
 
 
 def client(request_timeout: float = 10.0) -> PacedClient:

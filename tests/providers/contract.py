@@ -14,10 +14,10 @@ from typing import Protocol
 
 import pytest
 
-from service.account import CallProvider, JobbingProvider
+from service.dispatch.account import CallProvider, JobbingProvider
 from service.documents import Classified, Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
-from service.jobs import PollTimes, follow
+from service.jobs.following import PollTimes, follow
 from tests.providers.conftest import Replay, Reply
 from tests.providers.networks import bystander, raw
 from tests.records import numbered

@@ -13,7 +13,7 @@ from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome, Position, Reason, Record, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.providers.azure_language import AzureLanguage
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.providers.conftest import Replay, Reply, client
 from tests.providers.documented import Documented, files
 from tests.providers.networks import bystander, listening, raw

@@ -8,7 +8,7 @@ from service import settings
 from service.documents import Classified, ClassScore, Outcome, Reason, Refused
 from service.errors import JobLost, Misconfigured, Rejected, Unavailable
 from service.providers.azure_language import AzureLanguage
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.providers.conftest import Replay, Reply
 from tests.providers.contract import document
 from tests.providers.test_azure_language import KEY, outcomes_of

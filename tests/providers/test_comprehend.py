@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import settings
-from service.account import Account
+from service.dispatch.account import Account
 from service.documents import Classified, ClassScore, Outcome, Reason, Refused
 from service.errors import CallFailed, Misconfigured, Rejected, Throttled, Unavailable
+from service.observability.telemetry import Telemetry
 from service.providers.comprehend import Comprehend
-from service.telemetry import Telemetry
 from tests.providers.aws import (
     ACCESS_KEY,
     ANYTHING,

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import settings
-from service.account import Account
+from service.dispatch.account import Account
 from service.documents import Classified, ClassScore, Document, Outcome, Reason, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.providers import comprehend_jobs

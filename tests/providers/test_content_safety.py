@@ -18,7 +18,7 @@ from service.providers.content_safety import (
     HarmCategories,
     _question,
 )
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.providers.conftest import Replay, Reply
 from tests.providers.contract import document
 from tests.providers.documented import Documented, files

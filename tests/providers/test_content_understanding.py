@@ -9,7 +9,7 @@ from service import settings
 from service.documents import Classified, ClassScore, Outcome
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
 from service.providers.content_understanding import ContentUnderstanding, _classified
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.providers.conftest import Replay, Reply
 from tests.providers.contract import document
 from tests.providers.documented import Documented, files

@@ -16,7 +16,7 @@ from service.providers.azure_language import AzureLanguage
 from service.providers.content_safety import ContentSafety
 from service.providers.content_understanding import ContentUnderstanding
 from service.providers.local import Local
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.commands import small_model
 from tests.providers.conftest import Replay, Reply
 from tests.providers.contract import WAITS, LocatedJobContract, Provider, ProviderContract, RemoteContract

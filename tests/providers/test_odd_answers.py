@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from service.account import JobbingProvider
+from service.dispatch.account import JobbingProvider
 from service.documents import Outcome
 from service.errors import CallFailed
-from service.transport import PacedClient
+from service.transport.http import PacedClient
 from tests.providers.conftest import Replay, Reply
 from tests.providers.contract import Provider, document
 from tests.providers.test_contract import (

@@ -11,14 +11,15 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from service import accounts, pipeline, settings
-from service.dispatch import Dispatcher
+from service import pipeline, settings
+from service.dispatch import accounts
+from service.dispatch.dispatcher import Dispatcher
 from service.documents import Position, Record
 from service.errors import Unavailable
 from service.model.examples import Example
 from service.model.train import train
+from service.observability.telemetry import Telemetry
 from service.streams.memory import MemorySink, MemorySource
-from service.telemetry import Telemetry
 from tests.commands import CANARY_KEY, rows, served_account, serving, small_model
 from tests.providers.conftest import Received, Replay, Reply
 from tests.providers.test_contract import (

@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
-from service.dispatch import Dispatcher
+from service.dispatch.dispatcher import Dispatcher
 from service.errors import Misconfigured, Unavailable
+from service.observability.telemetry import Telemetry
 from service.offsets import Room
 from service.pipeline import run
 from service.settings import Stream
 from service.streams.files import Files
-from service.telemetry import Telemetry
 from tests.classifiers import UNWANTED, FirstWord, account
 from tests.clock import virtual_time
 from tests.streams.contract import Holder
