@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 
 from service.dispatch.account import Account
 from service.documents import AnsweredFrom, Document, Outcome
@@ -62,3 +63,8 @@ class Answer:
     def cost(self) -> float:
         """What was billed for it by the unit, or may have been."""
         return self.account.limits.tariff.cost(self.outcomes) + self.second
+
+    def part(self, keeps: Sequence[bool]) -> "Answer":
+        """The same of those of its documents for which `keeps` is true."""
+        documents = list(compress(self.documents, keeps))
+        return replace(self, documents=documents, outcomes=list(compress(self.outcomes, keeps)))

@@ -29,6 +29,18 @@ class Lane(NamedTuple):
     gives_way: bool = False
 
 
+class Onward(NamedTuple):
+    """What becomes of the documents of an answer.
+
+    Some are `finished`, some go `further` into other lanes, with the answer as one of their stages, and some are
+    `staying` with the answer that they had before, and say why.
+    """
+
+    finished: Sequence[tuple[Document, Outcome]]
+    further: Sequence[Document]
+    staying: Sequence[tuple[Document, Stage, str]]
+
+
 class Course:
     """The lanes of a stream, and the way of its documents through them.
 
@@ -87,6 +99,27 @@ class Course:
             return True
         passed = {lane, *(stage.lane for stage in document.stages)}
         return not passed.issuperset(self._merged) or passed.isdisjoint(self.last)
+
+    def after(self, place: int, answer: Answer, is_unsure: IsUnsure) -> Onward:
+        """Where the documents of an answer go that was given in this lane."""
+        finished, further, staying = (
+            list[tuple[Document, Outcome]](),
+            list[Document](),
+            list[tuple[Document, Stage, str]](),
+        )
+        for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
+            stage = stage_of(place, answer, outcome)
+            passed = document._replace(stages=(*document.stages, stage))
+            if self.goes_on(document, stage, is_unsure):
+                further.append(passed)
+            elif not isinstance(outcome, Refused):
+                finished.append((passed, self.concluded(passed)) if document.stages else (document, outcome))
+            elif self.lanes[place].gives_way and (first := self.first_answer(document)) is not None:
+                why = f"unsure, and {answer.account.name} refuses it: {outcome.message}"
+                staying.append((document, first, why))
+            else:
+                finished.append((document, outcome))
+        return Onward(finished, further, staying)
 
     def concluded(self, document: Document) -> Classified:
         """What its stages together say of a document: of the last answer, and of those that are merged with it."""

@@ -25,12 +25,12 @@ from service.limits import costs
 from service.limits.gate import Limits
 from service.observability.telemetry import Telemetry
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room
-from service.pipeline import Owner
 from service.progress import Advance
 from service.providers.azure_language import AzureLanguage
 from service.providers.content_safety import ContentSafety
 from service.simulation.endpoint import Behaviour, Endpoint, over_time
 from service.simulation.scenario import Expected, Load, Range, Scenario
+from service.source import Owner
 from service.transport.http import Answer
 
 T = TypeVar("T")
@@ -98,12 +98,12 @@ class Documents:
 
     @asynccontextmanager
     async def opened(self, owner: Owner) -> AsyncIterator[None]:
-        """As `pipeline.Source.opened`."""
+        """As `source.Source.opened`."""
         await owner.assigned({self._partition: None})
         yield
 
     async def poll(self, room: Room, timeout: float) -> list[Record]:
-        """As `pipeline.Source.poll`."""
+        """As `source.Source.poll`."""
         if not room.documents:
             await asyncio.sleep(0)
             return []
@@ -120,14 +120,14 @@ class Documents:
         return records
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
-        """As `pipeline.Source.commit`."""
+        """As `source.Source.commit`."""
 
     def partitions(self) -> int:
-        """As `pipeline.Source.partitions`."""
+        """As `source.Source.partitions`."""
         return 1
 
     def ends(self) -> dict[Partition, int]:
-        """As `pipeline.Source.ends`."""
+        """As `source.Source.ends`."""
         return {self._partition: self._offset}
 
     def _record(self, came: float) -> Record:
@@ -171,7 +171,7 @@ class Results:
         return [kept[stream]] if stream is not None and stream in kept else kept.values()
 
     async def publish(self, messages: Sequence[Message]) -> list[Message]:
-        """As `pipeline.Sink.publish`."""
+        """As `delivery.Sink.publish`."""
         now = asyncio.get_running_loop().time() - self._began
         for message in messages:
             name, documents, phases = self._awaited[message.source.topic]

@@ -21,7 +21,7 @@ import orjson
 from service.documents import Message, Position, Record
 from service.errors import Misconfigured
 from service.offsets import Mark, Partition, Room
-from service.pipeline import Owner
+from service.source import Owner
 
 _LONGEST_FIELD = 16 * 1024**2
 
@@ -55,7 +55,7 @@ class Files:
 
     @asynccontextmanager
     async def opened(self, owner: Owner) -> AsyncIterator[None]:
-        """As `pipeline.Source.opened`; goes on where an earlier run was broken off."""
+        """As `source.Source.opened`; goes on where an earlier run was broken off."""
         sizes = self._restore()
         with contextlib.ExitStack() as stack:
             self._files = [
@@ -68,7 +68,7 @@ class Files:
             yield
 
     async def poll(self, room: Room, timeout: float) -> list[Record] | None:  # noqa: ARG002  a file never keeps one waiting
-        """As `pipeline.Source.poll`."""
+        """As `source.Source.poll`."""
         await asyncio.sleep(0)  # a file has always more: let others have their turn
         if not room.documents:
             return []
@@ -83,7 +83,7 @@ class Files:
         return taken or None
 
     async def publish(self, messages: Sequence[Message]) -> list[Message]:
-        """As `pipeline.Sink.publish`; without an await, so that no commit comes between writing and resolving."""
+        """As `delivery.Sink.publish`; without an await, so that no commit comes between writing and resolving."""
         for message in messages:
             dead = message.topic == self._dead_letter_topic
             self._files[dead].write(_letter(message) if dead else (message.value or b"") + b"\n")
@@ -92,7 +92,7 @@ class Files:
         return []
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
-        """As `pipeline.Source.commit`: one note, replaced as a whole, of offsets and lengths together."""
+        """As `source.Source.commit`: one note, replaced as a whole, of offsets and lengths together."""
         self._marks.update(marks)
         for file in self._files:
             file.flush()
@@ -109,11 +109,11 @@ class Files:
         draft.replace(self._note)
 
     def partitions(self) -> int:
-        """As `pipeline.Source.partitions`; nobody else reads these files."""
+        """As `source.Source.partitions`; nobody else reads these files."""
         return 1
 
     def ends(self) -> dict[Partition, int]:
-        """As `pipeline.Source.ends`; the length of a file is not known before it is read."""
+        """As `source.Source.ends`; the length of a file is not known before it is read."""
         return {}
 
     def finish(self) -> None:

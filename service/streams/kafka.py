@@ -39,7 +39,7 @@ from service import settings
 from service.documents import Position, Record
 from service.errors import Fenced, Misconfigured, Unavailable
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room
-from service.pipeline import Owner
+from service.source import Owner
 from service.streams.header_names import read_any_header_name
 from service.streams.kafka_clients import connection, consumer_stopped, ms, started, stopped
 
@@ -73,7 +73,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @asynccontextmanager
     async def opened(self, owner: Owner) -> AsyncIterator[None]:
-        """As `pipeline.Source.opened`."""
+        """As `source.Source.opened`."""
         self._owner = owner
         read_any_header_name()
         self._consumer = self._made()
@@ -105,7 +105,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer.subscribe([self._topic], listener=self)
 
     async def poll(self, room: Room, timeout: float) -> list[Record]:
-        """As `pipeline.Source.poll`; a topic has no end."""
+        """As `source.Source.poll`; a topic has no end."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -135,7 +135,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         ]
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
-        """As `pipeline.Source.commit`."""
+        """As `source.Source.commit`."""
         offsets = {TopicPartition(*partition): OffsetAndMetadata(*mark) for partition, mark in marks.items()}
         try:
             await asyncio.wait_for(self._consumer.commit(offsets), _COMMIT_PATIENCE)
@@ -147,11 +147,11 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Unavailable(f"the commit failed: {error!r}") from None
 
     def partitions(self) -> int:
-        """As `pipeline.Source.partitions`."""
+        """As `source.Source.partitions`."""
         return len(self._consumer.partitions_for_topic(self._topic) or ())
 
     def ends(self) -> dict[Partition, int]:
-        """As `pipeline.Source.ends`."""
+        """As `source.Source.ends`."""
         if not self._settled.is_set():
             return {}
         return {Partition(*tp): self._consumer.highwater(tp) or 0 for tp in self._consumer.assignment()}

@@ -127,7 +127,7 @@ class KafkaSink:
         self._said = -math.inf
 
     async def publish(self, messages: Sequence[Message]) -> list[Message]:
-        """As `pipeline.Sink.publish`. A dead letter too large for its topic goes without what is large, and says so."""
+        """As `delivery.Sink.publish`. A dead letter too large for its topic goes without what is large, and says so."""
         if not messages:
             return []
         with self._telemetry.producing(Counting([message.topic for message in messages])):

@@ -37,7 +37,7 @@ from service.documents import Message
 from service.errors import Fenced, Misconfigured, Unavailable
 from service.observability.telemetry import Telemetry
 from service.offsets import Mark, Partition
-from service.pipeline import Owner
+from service.source import Owner
 from service.streams.kafka import KafkaSource
 from service.streams.kafka_clients import connection, producer_stopped, started
 from service.streams.kafka_failures import refusal, smaller, will_pass
@@ -63,7 +63,7 @@ class TransactionalKafkaSource(KafkaSource):
 
     @asynccontextmanager
     async def opened(self, owner: Owner) -> AsyncIterator[None]:
-        """As `pipeline.Source.opened`."""
+        """As `source.Source.opened`."""
         try:
             async with super().opened(owner):
                 yield

@@ -10,7 +10,7 @@ from service.errors import Fenced
 from service.jobs import notes
 from service.jobs.notes import Note
 from service.offsets import METADATA_LIMIT, Mark, Partition, Room
-from service.pipeline import Owner
+from service.source import Owner
 
 
 class MemorySource:
@@ -79,7 +79,7 @@ class MemorySource:
         self._assigned.difference_update(partitions)
 
     async def poll(self, room: Room, timeout: float) -> list[Record] | None:
-        """As `pipeline.Source.poll`."""
+        """As `source.Source.poll`."""
         if room.documents and not self._pending():
             if self._ends:
                 return None
@@ -102,17 +102,17 @@ class MemorySource:
         return taken
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
-        """As `pipeline.Source.commit`."""
+        """As `source.Source.commit`."""
         if lost := [partition for partition in marks if partition not in self._assigned]:
             raise Fenced(f"not assigned: {lost}")
         self.committed.update(marks)
 
     def partitions(self) -> int:
-        """As `pipeline.Source.partitions`."""
+        """As `source.Source.partitions`."""
         return len(self._records)
 
     def ends(self) -> dict[Partition, int]:
-        """As `pipeline.Source.ends`."""
+        """As `source.Source.ends`."""
         return {
             partition: self._records[partition][-1].position.offset + 1 if self._records[partition] else 0
             for partition in self._assigned
@@ -178,7 +178,7 @@ class MemorySink:
         self._largest = largest or {}
 
     async def publish(self, messages: Sequence[Message]) -> list[Message]:
-        """As `pipeline.Sink.publish`."""
+        """As `delivery.Sink.publish`."""
         left_out = self.too_large(messages)
         self.messages += [message for message in messages if message not in left_out]
         await asyncio.sleep(0)

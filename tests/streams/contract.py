@@ -12,7 +12,7 @@ from service.delivery import Sink
 from service.documents import Message, Position, Record
 from service.errors import Fenced
 from service.offsets import METADATA_LIMIT, Mark, Offsets, Partition, Range, Room, encode
-from service.pipeline import Source
+from service.source import Source
 
 Found = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 """Key, value and headers of a message."""

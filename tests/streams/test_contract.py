@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.delivery import Sink
-from service.pipeline import Source
+from service.source import Source
 from service.streams.files import Files
 from service.streams.memory import MemorySink, MemorySource
 from tests.records import INPUT, record
