@@ -5,6 +5,7 @@ batches of 25, with 32 batches in flight where the form can, and publishes a res
 is a process that is started again where it ends. What is measured is that process's own:
 
 * documents/s over some seconds of full load, its CPU time a document and its peak memory;
+* documents/s where jobs take 100 ms in the median and two thirds of them 60 to 165 ms, as such services do;
 * at half of that load, the latency beyond the endpoint's 100 ms;
 * of so many documents, how many have no result and how many several, where a hundredth of all requests fails with 503,
   and where the worker is killed with -9 in mid-stream.
@@ -55,6 +56,7 @@ _DOCUMENTED, _TUNED, _ENGINE = 3.0, 1.4, 1.0
 """By how much labelstream is to be faster than each form as it is documented, as it is tuned by hand, and in Go."""
 _PARTITIONS = 4
 _SECONDS = 0.1
+_UNEVENNESS = 0.5
 _AHEAD = 150_000
 _SETTLED, _MEASURED, _PACED = 3.0, 10.0, 10.0
 _QUIET, _PATIENCE, _START = 15.0, 75.0, 60.0
@@ -71,6 +73,7 @@ class Measured:
 
     form: str
     documents_per_s: float = 0.0
+    uneven_documents_per_s: float = 0.0
     cpu_us_per_document: float = 0.0
     peak_memory_mb: float = 0.0
     added_p50_ms: float = 0.0
@@ -305,7 +308,8 @@ def committed(place: Place, topic: str, group: str) -> dict[int, int]:
 
 def measure(form: str, place: Place, full: str) -> Measured:
     """All that is measured of one form. Raises Unmeasured."""
-    measured = full_load(form, place, full)
+    measured = full_load(form, place, full, "well")
+    measured.uneven_documents_per_s = full_load(form, place, full, "uneven").documents_per_s
     rate = max(2.0, min(4000.0, measured.documents_per_s / 2))
     measured.added_p50_ms, measured.added_p99_ms = _latencies(form, place, rate)
     measured.documents = int(max(100, min(20_000, measured.documents_per_s * 6)))
@@ -314,10 +318,10 @@ def measure(form: str, place: Place, full: str) -> Measured:
     return measured
 
 
-def full_load(form: str, place: Place, full: str) -> Measured:
+def full_load(form: str, place: Place, full: str, endpoint: str) -> Measured:
     """What is measured where there is always more to do, in the topic `full`. Raises Unmeasured."""
     measured = Measured(FORMS[form])
-    with working(form, place, "well", full) as worker, closing(Results(place, worker.output)) as results:
+    with working(form, place, endpoint, full) as worker, closing(Results(place, worker.output)) as results:
         if not results.wait(1, _START):
             raise Unmeasured(f"{form} publishes nothing:\n{worker.said()}")
         time.sleep(_SETTLED)
@@ -369,6 +373,8 @@ def table(measured: Sequence[Measured]) -> Table:
         "documents/s",
         "ours / its",
         "goal",
+        "uneven",
+        "ours / its",
         "CPU µs",
         "memory MB",
         "added p50, p99 ms",
@@ -380,17 +386,20 @@ def table(measured: Sequence[Measured]) -> Table:
         if each.unmeasured:
             shown.add_row(each.form, f"not measured: {each.unmeasured.splitlines()[0].rstrip(':')}")
             continue
-        ahead, goal = "", ""
+        ahead, goal, ahead_unevenly = "", "", ""
         if ours is not None and each is not ours and not ours.unmeasured:
             least = _ENGINE if each.form == FORMS["benthos"] else _DOCUMENTED if "documented" in each.form else _TUNED
             share = ours.documents_per_s / max(each.documents_per_s, 0.1)
             verdict = "" if share >= least else ", behind"
             ahead, goal = f"[{'red' if verdict else 'green'}]{share:.1f} ×{verdict}[/]", f"≥ {least:g} ×"
+            ahead_unevenly = f"{ours.uneven_documents_per_s / max(each.uneven_documents_per_s, 0.1):.1f} ×"
         shown.add_row(
             each.form,
             f"{each.documents_per_s:,.0f}",
             ahead,
             goal,
+            f"{each.uneven_documents_per_s:,.0f}",
+            ahead_unevenly,
             f"{each.cpu_us_per_document:,.0f}",
             f"{each.peak_memory_mb:,.0f}",
             f"{each.added_p50_ms:,.0f}, {each.added_p99_ms:,.0f}",
@@ -412,7 +421,8 @@ def main() -> None:
     options = parser.parse_args()
     err, measured = Console(stderr=True), list[Measured]()
     well = Behaviour(takes=_SECONDS, unevenness=0, way=0)
-    behaviours = {"well": (well,), "failing": (well.model_copy(update={"fails": 0.01}),)}
+    uneven = well.model_copy(update={"unevenness": _UNEVENNESS})
+    behaviours = {"well": (well,), "uneven": (uneven,), "failing": (well.model_copy(update={"fails": 0.01}),)}
     with (
         tempfile.TemporaryDirectory(prefix="labelstream-peers-") as folder,
         Broker(Path(folder) / "kafka") as broker,
