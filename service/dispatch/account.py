@@ -17,8 +17,9 @@ from service.batches import Most
 from service.dispatch.parts import split
 from service.documents import Document, Outcome, bytes_of
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
-from service.jobs.following import JobProvider, PollTimes, follow
+from service.jobs.following import JobProvider, follow
 from service.jobs.notes import Job
+from service.jobs.poll_times import CHEAP, DEAR, PollTimes
 from service.limits.breaker import FIRST_WAIT, BackOff, BreakerStatistics, State
 from service.limits.gate import Limits
 from service.observability.telemetry import AccountStatistics, AccountTelemetry
@@ -138,7 +139,7 @@ class Account:
         self._jobs = provider if isinstance(provider, JobbingProvider) else None
         self._ask = self._by_job(provider) if isinstance(provider, JobbingProvider) else _by_call(provider)
         self._job_deadline = job_deadline
-        self._poll_times = PollTimes()
+        self._poll_times = PollTimes(worth=lambda: DEAR if limits.is_short_of_requests else CHEAP)
         self._heard: dict[str, float] = {}
         self._doubts = 0
         limits.breaker.changed = self._log_breaker

@@ -7,15 +7,9 @@ from typing import Protocol
 
 from service.documents import Document, Outcome
 from service.errors import CallFailed, JobLost, Throttled, Unavailable
+from service.jobs.poll_times import PollTimes
 
-_FIRST_GUESS = 0.25
-_SHORTEST, _LONGEST, _LONGEST_FIRST = 0.001, 120.0, 3600.0
-_CREEP, _FASTEST_CREEP, _LARGEST_STEP = 0.002, 0.1, 1.1
 _LONGEST_WAIT = _LONGEST_SILENCE = 3600.0
-_OF_A_GUESS, _OF_WHAT_IS_KNOWN = 0.5, 0.01
-"""The second wait over the first: a guess may be wrong by orders of magnitude, what is known is mostly about right."""
-_STRANGER = 80
-"""Jobs in a row that a service nobody has asked yet is taken to have done at the first look."""
 
 
 class JobProvider(Protocol):
@@ -41,55 +35,6 @@ class JobProvider(Protocol):
         ...
 
 
-class PollTimes:
-    """When to ask after a job, learnt from the jobs before it.
-
-    The first poll comes at the typical duration. That creeps down while jobs are found done at the first look, the
-    faster the longer that goes on, and goes up to where the job was found when one is not. Many jobs are out at once,
-    and only one that was asked after by the present guess says anything of it: so the guess takes one step for each
-    round of jobs, most jobs take one poll, and the wait follows the service within tens of rounds. The first job of all
-    is believed at once.
-    """
-
-    def __init__(self, first_guess: float = _FIRST_GUESS) -> None:
-        self._typical = first_guess
-        self._in_a_row = _STRANGER
-        self._is_a_guess = True
-        self.expectations = 0
-        """How often jobs were expected to take another time than they did."""
-
-    def first(self) -> float:
-        """Seconds from submitting to the first poll."""
-        return self._typical
-
-    def following(self, polls: int) -> float:
-        """Seconds to the next poll, after `polls` of them found the job unfinished: at first short, then longer."""
-        share = _OF_A_GUESS if self._is_a_guess else _OF_WHAT_IS_KNOWN
-        return min(_LONGEST, max(_SHORTEST, share * self._typical) * 1.5 ** min(polls - 1, 40))
-
-    def expect(self, share: float) -> None:
-        """Look after this share of the time from now on, whatever jobs say that are out: it would show late else."""
-        self._typical = max(_SHORTEST, share * self._typical)
-        self._is_a_guess = True
-        self.expectations += 1
-
-    def observe(self, first: float, found: float, polls: int, expectations: int = 0) -> None:
-        """Learn from a job that was first asked after at `first`, and done when it was asked at `found`, in seconds.
-
-        It was submitted when there had been so many `expectations`; what a job says that is older is past.
-        """
-        if expectations < self.expectations:
-            return
-        if polls == 1 and first <= self._typical:
-            self._typical *= 1 - min(_FASTEST_CREEP, _CREEP * 1.05 ** min(self._in_a_row, 1000))
-            self._in_a_row += 1
-        elif polls > 1 and first >= self._typical:
-            self._typical = found if self._is_a_guess else min(found, _LARGEST_STEP * self._typical)
-            self._in_a_row = 0
-        self._is_a_guess = False
-        self._typical = min(_LONGEST_FIRST, max(_SHORTEST, self._typical))
-
-
 async def follow(
     provider: JobProvider,
     job: str,
@@ -111,9 +56,9 @@ async def follow(
     loop = asyncio.get_running_loop()
     began = loop.time()
     submitted = began - age
-    first, expectations = times.first(), times.expectations
-    wait = max(0.0, first - age)
-    polls = 0
+    expectations = times.expectations
+    wait = max(0.0, times.first() - age)
+    polls, undone = 0, 0.0
     while True:
         await asyncio.sleep(wait)
         polls += 1
@@ -124,18 +69,18 @@ async def follow(
             raise
         except (Throttled, Unavailable) as error:
             setback(error)
-            outcomes, wait = None, min(_LONGEST_WAIT, max(1.0, times.following(polls), error.retry_after or 0.0))
+            wait = min(_LONGEST_WAIT, max(1.0, times.following(asked, polls), error.retry_after or 0.0))
             is_late = loop.time() + wait - began > deadline + max(deadline, _LONGEST_SILENCE)
         else:
             heard()
-            wait = times.following(polls)
+            if outcomes is not None:
+                if not age:  # else it may have been done for long
+                    times.observe(undone, asked, loop.time() - submitted - asked, expectations)
+                return outcomes, polls
+            undone, wait = asked, times.following(asked, polls)
             is_late = loop.time() + wait - submitted > deadline
-        passed = loop.time() - submitted
-        if outcomes is not None:
-            if not age:  # else it may have been done for long
-                times.observe(first, asked, polls, expectations)
-            return outcomes, polls
         if is_late:
             with suppress(CallFailed):
                 await provider.cancel(job)
+            passed = loop.time() - submitted
             raise JobLost(f"a job had no answer {passed:.0f} s after it was submitted (job_deadline {deadline:.0f} s)")

@@ -155,6 +155,11 @@ class Admission(Generic[C]):
         self._amounts = (*(0 for _ in requests), *(1 for _ in documents), *(2 for _ in characters))
 
     @property
+    def holding(self) -> Held | None:
+        """What holds whoever is next; None where nobody waits."""
+        return self._reason
+
+    @property
     def first(self) -> C:
         """Who is next, of those that wait."""
         return self._next_line().calls[0]

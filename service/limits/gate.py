@@ -103,6 +103,11 @@ class Limits:
         self._admission.budget.book(0.0, cost)
         return cost
 
+    @property
+    def is_short_of_requests(self) -> bool:
+        """Whether it is requests that hold whoever is next, so that one less makes room for another."""
+        return bool(self._requests) or self._admission.holding is Held.REQUESTS
+
     async def request(self) -> None:
         """Wait until one more HTTP request may be made."""
         call, now = self._call(), _now()

@@ -17,7 +17,8 @@ import pytest
 from service.dispatch.account import CallProvider, JobbingProvider
 from service.documents import Classified, Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, JobLost, Misconfigured, Rejected, Throttled, Unavailable
-from service.jobs.following import PollTimes, follow
+from service.jobs.following import follow
+from service.jobs.poll_times import PollTimes
 from tests.providers.conftest import Replay, Reply
 from tests.providers.networks import bystander, raw
 from tests.records import numbered
