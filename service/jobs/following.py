@@ -57,7 +57,7 @@ async def follow(
     began = loop.time()
     submitted = began - age
     expectations = times.expectations
-    wait = max(0.0, times.first() - age)
+    wait = max(0.0, times.usual - age) if age else times.first()
     polls, undone = 0, 0.0
     while True:
         await asyncio.sleep(wait)

@@ -53,6 +53,8 @@ class PollTimes:
     def first(self) -> float:
         """Seconds from submitting to the first poll of the next job, which may be a scout."""
         self._jobs += 1
+        if 1 < self._jobs < _SCOUT_EVERY and self._jobs.bit_count() == 1:  # a first job may have been a slow start
+            return self._bounded(math.exp(self._middle) * _SCOUTS_FROM)
         if self._jobs % _SCOUT_EVERY or self._width >= self._price / 2:  # there, half of all looks are early ones
             return self.usual
         place = self._jobs // _SCOUT_EVERY * _GOLDEN % 1

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -202,14 +202,19 @@ async def test_parts_of_a_text_that_was_changed_meanwhile_are_not_given_the_answ
     assert (it.submitted, it.results) == (8, [(0, 0)])
 
 
-class ForgetsThree(FirstWordByJobs):
-    """Knows nothing of the first three jobs that it is asked after."""
+@dataclass
+class Forgetful(FirstWordByJobs):
+    """Knows of no job but those that were submitted to this very one."""
 
-    forgotten = 0
+    known: set[str] = field(default_factory=set)
+
+    async def submit(self, documents: Sequence[Document]) -> str:
+        job = await super().submit(documents)
+        self.known.add(job)
+        return job
 
     async def poll(self, job: str, documents: Mapping[int, Document]) -> list[Outcome] | None:
-        if self.forgotten < 3:
-            self.forgotten += 1
+        if job not in self.known:
             raise JobLost("gone")
         return await super().poll(job, documents)
 
@@ -218,7 +223,7 @@ class ForgetsThree(FirstWordByJobs):
 async def test_a_job_that_is_lost_meanwhile_gives_its_documents_back() -> None:
     it = life()
     await it.live(2)
-    it.provider = ForgetsThree(seconds=it.provider.seconds, calls=it.provider.calls)
+    it.provider = Forgetful(seconds=it.provider.seconds, calls=it.provider.calls)
     with capture_logs() as logs:
         await it.live()
     assert sum(entry["event"] == "job_not_resumed" for entry in logs) == 3

@@ -73,7 +73,7 @@ def test_where_requests_are_scarce_fewer_are_made_and_answers_come_later() -> No
 def test_a_service_that_becomes_faster_or_slower_is_followed_within_some_hundred_jobs(later: float) -> None:
     times = PollTimes()
     played(lambda _, number: 0.1 if number < 2_000 else later, times, 3_000)
-    assert later <= times.usual <= 1.06 * later + 0.002
+    assert 0.98 * later <= times.usual <= 1.06 * later + 0.002
 
 
 def test_a_service_of_two_speeds_does_not_wait_for_the_slow_one_with_all() -> None:
@@ -107,3 +107,15 @@ def test_whatever_jobs_take_there_is_a_time_to_look(took: float) -> None:
             times.observe(undone, took, took)
             assert 0.001 <= times.first() <= 3600
             assert 0.001 <= times.following(took, 3) <= 120
+
+
+def test_a_first_job_that_had_to_start_the_service_is_soon_known_for_no_measure_of_the_others() -> None:
+    times, waited = PollTimes(), 0.0
+    times.observe(6.0, 10.0)
+    for _ in range(10):  # rounds of four at a time
+        looks = [times.first() for _ in range(4)]
+        waited += max(looks)
+        for look in looks:
+            times.observe(0.0 if look >= 0.05 else look, max(look, 0.05))
+    assert waited < 20
+    assert times.usual < 0.1

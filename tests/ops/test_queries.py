@@ -24,6 +24,7 @@ from service import settings
 from service.review.watch import watch
 from service.server.app import Registration, ServeOptions, serving
 from service.worker import worker
+from tests.collector import Collected, collecting
 from tests.kafka.workers import small_model
 from tests.ops.prometheus import Alert, alerts, groups, program, recorded
 from tests.ops.test_boards import FILES, queries
@@ -48,7 +49,7 @@ def documents() -> Iterator[bytes]:
     yield from (b"{", b"not JSON", b'{"id": "empty", "text": ""}')
 
 
-def configured(bootstrap: str, url: str, redis_port: int, other: Path) -> settings.Settings:
+def configured(bootstrap: str, url: str, redis_port: int, other: Path, traces: str) -> settings.Settings:
     return settings.parse(
         {
             "kafka": {"bootstrap_servers": bootstrap, "group_id": "triage", "fetch_max_wait": "20ms"},
@@ -91,6 +92,7 @@ def configured(bootstrap: str, url: str, redis_port: int, other: Path) -> settin
                 }
             ],
             "redis": {"host": "127.0.0.1", "port": redis_port, "password": PASSWORD},
+            "tracing": {"endpoint": traces, "sample": 1},
             "health": {"port": 0},
         },
         "these tests",
@@ -106,7 +108,11 @@ class Models(NamedTuple):
 
 @asynccontextmanager
 async def run(
-    folder: Path, redis: RedisServer, models: Models, feed: Callable[[Producer], Coroutine[None, None, None]]
+    folder: Path,
+    redis: RedisServer,
+    models: Models,
+    traces: str,
+    feed: Callable[[Producer], Coroutine[None, None, None]],
 ) -> AsyncIterator[Mapping[str, str]]:
     """A worker at work on what is fed; gives the addresses of what is to be scraped."""
     broker = Producer({"test.mock.num.brokers": 1, "log_level": 0})
@@ -123,7 +129,7 @@ async def run(
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     started, watched = loop.create_future(), loop.create_future()
     async with serving(options) as url, asyncio.TaskGroup() as tasks:
-        configuration = configured(f"{at.host}:{at.port}", url, redis.port, models.tried)
+        configuration = configured(f"{at.host}:{at.port}", url, redis.port, models.tried, traces)
         tasks.create_task(watch(configuration, stop, watched.set_result))
         told = {"reviews": await watched, "serve": url}
         tasks.create_task(worker.work(configuration, stop, started.set_result))
@@ -199,7 +205,7 @@ async def scraping(
     with (folder / "prometheus.log").open("wb") as log:
         server = await asyncio.create_subprocess_exec(
             *(program("prometheus"), f"--config.file={file}", f"--storage.tsdb.path={data}"),
-            *(f"--web.listen-address={at}", "--log.level=warn"),
+            *(f"--web.listen-address={at}", "--log.level=warn", "--enable-feature=exemplar-storage"),
             stdout=log,
             stderr=log,
         )
@@ -262,6 +268,13 @@ async def lacking(http: httpx.AsyncClient, left: Mapping[str, str]) -> dict[str,
     return {name: left[name] for name, data in answers.items() if not data or not data["result"]}
 
 
+async def traces_of(http: httpx.AsyncClient, metric: str) -> set[str]:
+    """The traces that are examples of a histogram."""
+    now = time.time()
+    found = await answer(http, "/query_exemplars", query=metric, start=str(now - 600), end=str(now + 1))
+    return {each["labels"]["trace_id"] for series in found for each in series["exemplars"]}
+
+
 async def choices(http: httpx.AsyncClient, board: Mapping[str, Any]) -> dict[str, list[str]]:
     """What each variable of a board lets one choose from."""
     found = {}
@@ -274,14 +287,14 @@ async def choices(http: httpx.AsyncClient, board: Mapping[str, Any]) -> dict[str
 
 
 async def test_every_query_has_data_of_a_real_run(tmp_path: Path) -> None:
-    with redis_server(tmp_path) as redis:
-        await _every_query_has_data(tmp_path, redis)
+    with redis_server(tmp_path) as redis, collecting() as collected:
+        await _every_query_has_data(tmp_path, redis, collected)
 
 
-async def _every_query_has_data(tmp_path: Path, redis: RedisServer) -> None:
+async def _every_query_has_data(tmp_path: Path, redis: RedisServer, collected: Collected) -> None:
     shares = {"delivery": 0.6, "access": 0.4}
     models = Models(small_model(tmp_path / "model"), small_model(tmp_path / "other", parcels="post"))
-    async with run(tmp_path, redis, models, once) as targets, scraping(tmp_path, targets, shares) as http:
+    async with run(tmp_path, redis, models, collected.url, once) as told, scraping(tmp_path, told, shares) as http:
         left, deadline = asked(), time.monotonic() + PATIENCE
         while left := await lacking(http, left):
             if time.monotonic() > deadline:
@@ -297,3 +310,5 @@ async def _every_query_has_data(tmp_path: Path, redis: RedisServer) -> None:
         series = {each["metric"]["pod"]: int(each["value"][1]) for each in pods}
         assert set(series) == {"worker", "reviews", "serve"}
         assert max(series.values()) < 2000
+        assert (examples := await traces_of(http, "labelstream_record_end_to_end_seconds_bucket")) != set()
+    assert examples <= {span.trace_id.hex() for span in collected.spans}

@@ -27,6 +27,7 @@ from playwright.async_api import ViewportSize
 from service.model import examples
 from service.model.train import train
 from tests import browser
+from tests.collector import collecting
 from tests.ops.test_boards import FILES
 from tests.ops.test_queries import TOPIC, Models, as_grafana_asks, run, scraping
 from tests.redis_server import redis_server
@@ -130,14 +131,14 @@ async def draw(name: str, board: Mapping[str, Any], data: Mapping[int, Any], unt
 async def main() -> None:
     """Let it run for a while, ask, and draw."""
     bundled()
-    with tempfile.TemporaryDirectory() as name, redis_server(Path(name)) as redis:
+    with tempfile.TemporaryDirectory() as name, redis_server(Path(name)) as redis, collecting() as traces:
         folder = Path(name)
         with as_file(files("service.samples") / "tickets.jsonl") as path:
             rows = examples.read(path)
         models = Models(folder / "model", folder / "other")
         train(rows[::2], task="single_label", name="tickets").save(models.served)
         train(rows[::4], task="single_label", name="tickets").save(models.tried)
-        async with run(folder, redis, models, feed) as targets, scraping(folder, targets, _YESTERDAY) as http:
+        async with run(folder, redis, models, traces.url, feed) as told, scraping(folder, told, _YESTERDAY) as http:
             await asyncio.sleep(SECONDS + 20)
             until = time.time() - 2
             boards = {board: (FILES[board], await asked(http, FILES[board], until)) for board in FILES}
