@@ -101,7 +101,7 @@ class PollTimes:
     @property
     def _price(self) -> float:
         """What a look is worth that comes too early: the next is no sooner than it is back."""
-        return self._worth() + self._way * math.exp(-self._middle)
+        return self._worth() + min(1.0, self._way * math.exp(-self._middle))
 
     def _place(self, age: float) -> tuple[float, float]:
         """How many widths an age is beyond the middle, and the share of jobs that are done by then."""

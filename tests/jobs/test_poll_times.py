@@ -119,3 +119,11 @@ def test_a_first_job_that_had_to_start_the_service_is_soon_known_for_no_measure_
             times.observe(0.0 if look >= 0.05 else look, max(look, 0.05))
     assert waited < 20
     assert times.usual < 0.1
+
+
+def test_polls_that_hang_do_not_make_all_jobs_late() -> None:
+    times = PollTimes()
+    for number in range(60):
+        undone, done = ((0.01, 0.02), (0.1, 0.2), (1.0, 2.0))[number % 3]
+        times.observe(undone, done, way=5.0)
+    assert times.usual < 1
