@@ -295,6 +295,23 @@ def trial(
 
 
 @app.command()
+def baseline(
+    results: Annotated[Path, typer.Argument(help="Results that are normal: JSON lines, as `classify` writes them.")],
+    as_json: console.AsJson = False,
+) -> None:
+    """Tell the shares of classes in results, as a stream's `baseline`, from which drift is measured."""
+    import yaml
+
+    from service import baseline as baselines
+
+    shares = baselines.read(results)
+    if as_json:
+        console.print_json({"baseline": shares})
+        return
+    sys.stdout.write(yaml.safe_dump({"baseline": shares}, sort_keys=False, allow_unicode=True))
+
+
+@app.command()
 def serve(  # noqa: PLR0917  options, which Typer reads by name
     data: Annotated[Path, typer.Option(help="The folder that everything is kept in: state, jobs, models.")],
     model: Annotated[

@@ -508,6 +508,7 @@ class Work:
             job_notes=self._ledger.statistics(),
             answers_kept=sum(each.answers for each in kept),
             bytes_kept=sum(each.bytes for each in kept),
+            baseline=self._stream.baseline,
         )
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter as Counting
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Literal, get_args
 
@@ -73,7 +73,7 @@ class StreamStatistics:
     """A stream as it stands.
 
     `ends` are the offsets that each partition's next record will get, `joined` is whether the group has told us which
-    partitions are ours, be it none.
+    partitions are ours, be it none. `baseline` are the shares that classes have normally.
     """
 
     topic: str
@@ -87,6 +87,7 @@ class StreamStatistics:
     job_notes: int = 0
     answers_kept: int = 0
     bytes_kept: int = 0
+    baseline: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -613,6 +614,9 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
     )
     kept = _gauge("answers_kept", "Answers that are kept for identical records.", "topic")
     kept_bytes = _gauge("answers_kept_bytes", "Memory that they take at most.", "topic")
+    baseline = _gauge(
+        "baseline_share", "Share of results that a class has normally, by the stream's `baseline`.", "topic", "label"
+    )
     notes = _gauge("job_notes", "Notes of jobs whose documents are not all committed.", "topic")
     now = time.time() * 1000
     for stream in streams:
@@ -626,6 +630,8 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
         kept_bytes.add_metric([stream.topic], stream.bytes_kept)
         reached.add_metric([stream.topic], stream.dead_letter_limit_reached)
         assigned.add_metric([stream.topic], len(stream.ends))
+        for label, share in stream.baseline.items():
+            baseline.add_metric([stream.topic, label], share)
         oldest = [partition.oldest for partition in offsets.partitions.values() if partition.oldest is not None]
         age.add_metric([stream.topic], max(0.0, now - min(oldest)) / 1000 if oldest else 0.0)
         for partition, progress in offsets.partitions.items():
@@ -637,7 +643,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
             gap.add_metric(names, max(0, progress.low_water - progress.committed))
             spread.add_metric(names, max(0, progress.highest + 1 - progress.low_water))
     yield from (inflight, inflight_bytes, limit, batches, notes, kept, kept_bytes, reached, age, assigned)
-    yield from (lag, lag_seconds, gap, spread)
+    yield from (lag, lag_seconds, gap, spread, baseline)
 
 
 def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:

@@ -107,9 +107,9 @@ def _without_threshold(stream: Stream) -> list[str]:
 
 
 def check_classes(stream: Stream, known: Sequence[Collection[str] | None]) -> None:
-    """See that rules and thresholds name classes that there are; `known` are those of each account, or None.
+    """See that rules, thresholds and baseline name classes that there are, of those that accounts are `known` to have.
 
-    Raises Misconfigured; an account that does not tell its classes may have them all.
+    Raises Misconfigured; an account that does not tell its classes (None) may have them all.
     """
     told = [classes for classes in known if classes is not None]
     if len(told) == len(known) and (faults := _unknown(stream, {name for classes in told for name in classes})):
@@ -117,7 +117,7 @@ def check_classes(stream: Stream, known: Sequence[Collection[str] | None]) -> No
 
 
 def _unknown(stream: Stream, known: Collection[str]) -> list[str]:
-    named = dict.fromkeys(stream.thresholds, "thresholds")
+    named = dict.fromkeys(stream.thresholds, "thresholds") | dict.fromkeys(stream.baseline, "baseline")
     for where, condition in stream.conditions.items():
         for asked in condition.conditions():
             named |= dict.fromkeys((*(asked.class_ or ()), *(asked.best or ())), where)

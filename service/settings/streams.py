@@ -183,6 +183,10 @@ class DeadLetterLimit(Branch):
     """Over how many documents the share is taken; at most that share of them becomes dead letters before it stops."""
 
 
+_ROUNDED = 0.02
+"""How far shares may be from 1 together, as each is rounded."""
+
+
 class Stream(Branch):
     """One input topic, the accounts that classify it in order of preference, and where the answers go."""
 
@@ -223,6 +227,8 @@ class Stream(Branch):
     thresholds: dict[str, Share] = Field(default={})
     """The score from which on a class counts, for rules that name it and for the number of labels; else 0."""
     review: Review | None = None
+    baseline: dict[str, Share] = Field(default={})
+    """The shares that classes have normally, as `labelstream baseline` tells of results; drift from them is told."""
     dead_letter: Topic
     """The topic that gets documents that are themselves bad, as they came."""
     dead_letter_limit: DeadLetterLimit = DeadLetterLimit()
@@ -255,6 +261,13 @@ class Stream(Branch):
         if self.dead_letter in self.topics_of_copies:
             raise ValueError(f"the dead_letter topic {self.dead_letter!r} would also get results: route them elsewhere")
         return self
+
+    @field_validator("baseline")
+    @classmethod
+    def _all_of_them(cls, value: dict[str, float]) -> dict[str, float]:
+        if value and abs((whole := sum(value.values())) - 1) > _ROUNDED:
+            raise ValueError(f"the shares are {whole:.3f} together, and are to be 1: give every class")
+        return value
 
     @model_validator(mode="after")
     def _routes_that_can_be_followed(self) -> Self:

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ class Recorded(NamedTuple):
 
     name: str
     expr: str
+    labels: Mapping[str, str]
 
 
 def groups() -> Iterator[dict[str, Any]]:
@@ -68,7 +69,7 @@ def alerts() -> list[Alert]:
 
 def recorded() -> list[Recorded]:
     """Every series that is recorded."""
-    return [Recorded(rule["record"], rule["expr"]) for rule in rules() if "record" in rule]
+    return [Recorded(rule["record"], rule["expr"], rule.get("labels", {})) for rule in rules() if "record" in rule]
 
 
 def program(name: str) -> str:

@@ -87,6 +87,7 @@ def configured(bootstrap: str, url: str, redis_port: int, other: Path, traces: s
                     "batch": {"documents": 10, "wait": "20ms"},
                     "redact": {"kinds": ["email"]},
                     "routes": [{"best_below": 0.6, "to": "tickets.review"}],
+                    "baseline": {"delivery": 0.5, "access": 0.5},
                     "review": {"topic": "tickets.review", "decisions": "tickets.decisions"},
                     "note_jobs": False,  # the mock makes no compacted topics
                 }
@@ -154,9 +155,11 @@ async def once(broker: Producer) -> None:
 
 def yesterday_and_a_week_ago(shares: Mapping[str, float]) -> str:
     """What the rules would have recorded then, in the form that promtool makes blocks of."""
-    name = 'namespace_job_topic_label:labelstream_labels:share1h{{label="{}",%s}}'
+    name = 'namespace_job_topic_label:labelstream_labels:{}1h{{label="{}",%s}}'
     series = {
-        **{name.format(label): share for label, share in shares.items()},
+        **{name.format("share", label): share for label, share in shares.items()},
+        **{name.format("increase", label): 300 * share for label, share in shares.items()},
+        'namespace_job_topic_band:labelstream_confidence:increase1h{band="to 0.9",%s}': 300.0,
         'namespace_job_topic_language:labelstream_record_languages:share1h{language="en",%s}': 1.0,
         "namespace_job_topic:labelstream_record_characters:mean1h{%s}": 40.0,
         "namespace_job_topic:labelstream_records_finished:rate1h{%s}": 2.0,

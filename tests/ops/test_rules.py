@@ -98,5 +98,8 @@ def test_every_alert_is_played_firing_and_silent_and_says_what_to_do(alert: Aler
 
 def test_recorded_series_are_named_by_level_metric_and_operation() -> None:
     for each in recorded():
-        assert re.fullmatch(r"namespace_job_topic(_label|_language)?:labelstream_[a-z_]+:[a-z_]+(\d+[mhd])", each.name)
-        assert f"by ({', '.join(each.name.partition(':')[0].split('_'))})" in each.expr
+        assert re.fullmatch(
+            r"namespace_job_topic(_label|_language|_band)?:labelstream_[a-z_]+:[a-z_]+(\d+[mhd])", each.name
+        )
+        levels = [level for level in each.name.partition(":")[0].split("_") if level not in each.labels]
+        assert f"by ({', '.join(levels)})" in each.expr

@@ -35,7 +35,10 @@ def draw() -> Dashboard:
         "Results",
         "What documents are classified as, how sure the classifiers are, whether that changes, and what is refused.",
         [
-            Row("Have the answers changed?", [_drift(), _drift_over_time(), _shares_then()]),
+            Row(
+                "Have the answers changed?",
+                [_drift(), _drift_over_time(), _shares_then(), _off_the_baseline(), _drift_of_scores()],
+            ),
             Row("What are the answers?", _answers()),
             Row("How sure are they?", _confidence()),
             Row("Have the texts changed?", _texts()),
@@ -94,14 +97,41 @@ def _drift_over_time() -> object:
     )
 
 
+def _off_the_baseline() -> object:
+    return lines(
+        "Off the baseline",
+        "Population stability index of the classes against the stream's `baseline`, where it has one. Alert: "
+        "LabelstreamClassesUnexpected, after an hour of it.",
+        "none",
+        Query(f"max by (topic) (namespace_job_topic:labelstream_labels:psi_expected1h{{{STREAM}}})", "{{topic}}"),
+        limit=alerting("LabelstreamClassesUnexpected"),
+    )
+
+
+def _drift_of_scores() -> object:
+    return lines(
+        "Drift of scores since yesterday",
+        "Population stability index of the best class's scores, in five bands. Alert: LabelstreamScoresDrift, after an "
+        "hour of it.",
+        "none",
+        Query(f"max by (topic) (namespace_job_topic:labelstream_confidence:psi1d{{{STREAM}}})", "{{topic}}"),
+        limit=alerting("LabelstreamScoresDrift"),
+    )
+
+
 def _shares_then() -> object:
     plain = Limit(0, "text")
     share = "sum by (topic, label) ({})"
     return rows_of(
         "Shares, now and then",
-        "Each class's share of the last hour, of the same hour yesterday and a week ago.",
+        "Each class's share of the last hour, of the baseline where there is one, yesterday and a week ago.",
         {
             "Now": (share.format(SHARE), "percentunit", plain),
+            "Expected": (
+                share.format(f"labelstream_baseline_share{{{TOPIC}}}").replace("sum", "max"),
+                "percentunit",
+                plain,
+            ),
             "Yesterday": (share.format(f"{SHARE} offset 1d"), "percentunit", plain),
             "A week ago": (share.format(f"{SHARE} offset 7d"), "percentunit", plain),
         },
