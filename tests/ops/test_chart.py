@@ -116,6 +116,12 @@ KEDA = {"enabled": True, "partitions": 4}
         (with_values("minimal", existingConfigMap="triage"), "not both"),
         (with_values("minimal", autoscaling={"enabled": True}), "partitions is not set"),
         (with_values("minimal", autoscaling={**KEDA, "maxReplicas": 5}), "maxReplicas is 5, but the topic has 4"),
+        (
+            with_values("minimal", workers=2, autoscaling={**KEDA, "maxReplicas": 3}),
+            "maxReplicas is 3 of 2 workers each, but the topic has 4",
+        ),
+        (with_values("minimal", workers=0), "workers"),
+        (with_values("minimal", logLevel="loud"), "logLevel"),
         (with_values("minimal", autoscaling={**KEDA, "minReplicas": 5}), "minReplicas is above"),
         (with_values("minimal", autoscaling={**KEDA, "type": "hpa", "minReplicas": 0}), "only KEDA can do"),
         (with_values("hpa", autoscaling={"type": "keda"}), "which existingConfigMap hides"),
@@ -193,6 +199,16 @@ def test_a_change_of_the_configuration_starts_new_pods_and_one_of_labels_keeps_t
     later = deployed(image={"tag": "9.9.9"}, commonLabels={"team": "x"}, podLabels={"tier": "y"})
     assert later["selector"] == before["selector"]
     assert set(later["selector"]["matchLabels"].items()) <= set(later["template"]["metadata"]["labels"].items())
+
+
+def test_a_pod_has_as_many_workers_and_says_as_much_as_it_is_told() -> None:
+    def arguments(**given: object) -> list[str]:
+        deployment = only(rendered(with_values("minimal", **given)), "Deployment")
+        told: list[str] = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        return told
+
+    assert arguments() == ["run", "/etc/labelstream/labelstream.yaml"]
+    assert arguments(workers=2, logLevel="debug")[2:] == ["--workers=2", "--log-level=debug"]
 
 
 def test_what_scales_the_workers_owns_their_number() -> None:
@@ -289,7 +305,7 @@ def test_helm_test_checks_what_the_workers_would_find() -> None:
     pod, worker = only(made, "Pod"), only(made, "Deployment", "prod-labelstream")["spec"]["template"]["spec"]
     check, runs = pod["spec"]["containers"][0], worker["containers"][0]
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    assert check["args"] == ["check", *runs["args"][1:]]
+    assert check["args"] == ["check", runs["args"][1]]
     for same in ("image", "env", "envFrom", "volumeMounts", "securityContext"):
         assert check[same] == runs[same]
     assert pod["spec"]["volumes"] == worker["volumes"]

@@ -86,8 +86,9 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- if lt (int .partitions) 1 }}
 {{- fail "autoscaling.partitions is not set: give the partitions of the input topic that has the most, as workers beyond stand idle" }}
 {{- end }}
-{{- if gt (int .maxReplicas) (int .partitions) }}
-{{- fail (printf "autoscaling.maxReplicas is %d, but the topic has %d partitions: workers beyond would stand idle" (int .maxReplicas) (int .partitions)) }}
+{{- if gt (mul (int .maxReplicas) (int $values.workers)) (int .partitions) }}
+{{- $each := ternary "" (printf " of %d workers each" (int $values.workers)) (eq (int $values.workers) 1) }}
+{{- fail (printf "autoscaling.maxReplicas is %d%s, but the topic has %d partitions: workers beyond would stand idle" (int .maxReplicas) $each (int .partitions)) }}
 {{- end }}
 {{- if gt (int .minReplicas) (int .maxReplicas) }}
 {{- fail "autoscaling.minReplicas is above maxReplicas" }}
