@@ -66,7 +66,7 @@ ops-check: $(VENV)/.dev ## check rules, boards, image and chart, as `make test` 
 	@$(VENV)/bin/python -m pytest tests/ops $(ARGS)
 
 # What weighs little is in the image: nobody should have to build another to have limits shared, or to see a trace.
-IMAGE_EXTRAS := redaction redis tracing
+IMAGE_EXTRAS := redaction redis registry tracing
 
 UV_COMPILE := $(VENV)/bin/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"

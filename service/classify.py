@@ -57,7 +57,11 @@ def configured_stream(configured: settings.Settings, name: str | None) -> settin
         "otherwise": (),
         "dead_letter_limit": _NO_LIMIT,
     }
-    return configured.stream(name).model_copy(update=edges)
+    stream = configured.stream(name)
+    lines: dict[str, object] = {"document": stream.document.as_json}
+    if stream.results.by_schema:
+        lines["results"] = settings.Results()
+    return stream.model_copy(update=edges | lines)
 
 
 async def classify(

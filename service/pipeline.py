@@ -10,6 +10,7 @@ from service.delivery import Sink
 from service.dispatch.dispatcher import Dispatcher
 from service.jobs.ledger import Ledger, NoShelf
 from service.observability.telemetry import Telemetry
+from service.registry.schemas import Schemas
 from service.routing.records import Routing
 from service.routing.rules import Rules
 from service.settings import Stream
@@ -27,17 +28,29 @@ async def run(
     stop: asyncio.Event,
     ledger: Ledger | None = None,
     routing: Routing | None = None,
+    schemas: Schemas | None = None,
 ) -> None:
     """Classify the stream until its input ends or `stop` is set; what is out at a classifier then is waited for.
 
     A source that has transactions delivers exactly once, and the sink is not used; any other delivers at least once.
     Without a ledger, a restart knows nothing of the jobs that were under way. A `routing` is for who wants to change
-    the stream's routes meanwhile.
+    the stream's routes meanwhile, or has results
+    written by a schema. Where records name theirs, `schemas` learns them; what comes meanwhile is held.
 
     Raises an ExceptionGroup with the Misconfigured that ended it; nothing unfinished is ever committed.
     """
     ledger, routing = ledger or Ledger(NoShelf()), routing or Routing(Rules(stream), telemetry.tracing)
-    work = Work(stream, source, sink, dispatcher, ledger=ledger, telemetry=telemetry, stop=stop, routing=routing)
+    work = Work(
+        stream,
+        source,
+        sink,
+        dispatcher,
+        ledger=ledger,
+        telemetry=telemetry,
+        stop=stop,
+        routing=routing,
+        schemas=schemas,
+    )
     async with (
         work.trial.running(),
         source.opened(work),

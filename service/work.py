@@ -24,6 +24,7 @@ from service.observability.telemetry import StreamStatistics, Telemetry
 from service.offsets import Mark, Offsets, Partition, Room
 from service.order import InOrder
 from service.redaction import redaction
+from service.registry.schemas import Awaited, Schemas
 from service.routing.records import Routing, dead_letter
 from service.settings import Stream
 from service.source import Source
@@ -69,9 +70,11 @@ class Work:
         telemetry: Telemetry,
         stop: asyncio.Event,
         routing: Routing,
+        schemas: Schemas | None,
     ) -> None:
         self._stream = stream
         self._routing = routing
+        self._awaited = Awaited(schemas) if schemas is not None and stream.document.format == "registry" else None
         self._source = source
         self._dispatcher = dispatcher
         self._ledger = ledger
@@ -91,7 +94,8 @@ class Work:
         self._tracing = telemetry.tracing
         self.trial = lanes.trial(stream, self._telemetry)
         redact = redaction(stream.redact, self._telemetry.redacted)
-        self._reader = Reader(stream.document, lanes.too_long, stream.fields_asked, redact)
+        decoders = schemas.decoders if schemas is not None else {}
+        self._reader = Reader(stream.document, lanes.too_long, stream.fields_asked, redact, decoders)
         fullest = max(lane.most.documents for lane in self._lanes)
         self.worthwhile = max(fullest, stream.capacity.documents // 20)  # a poll costs as much as two documents
         self.offsets = Offsets(
@@ -147,14 +151,20 @@ class Work:
     def take(self, records: Sequence[Record], under_way: asyncio.TaskGroup) -> None:
         """Take records in hand: those that are documents go into batches, the others become dead letters.
 
-        A document that a job has already waits for that, and one that is like another for its answer.
+        A document that a job has already waits for that, one that is like another for its answer, and a record whose
+        schema is not known yet until it is.
         """
-        now, documents, refused = time.time(), [], []
         if records:
             self._telemetry.consumed(len(records))
         tracked = self.offsets.track(records)
         self._delivery.expect(tracked)
-        for record in tracked:
+        if self._awaited is not None:
+            tracked = self._awaited.ready(tracked, under_way, partial(self._read, under_way=under_way))
+        self._read(tracked, under_way)
+
+    def _read(self, records: Sequence[Record], under_way: asyncio.TaskGroup) -> None:
+        now, documents, refused = time.time(), [], []
+        for record in records:
             document = self._reader.read(record, now)
             if isinstance(document, Refused):
                 refused.append((record, document))
@@ -252,7 +262,8 @@ class Work:
 
         gone = [document for tray in self._trays for document in tray.drop(is_given_up)]
         left = [document.record for document in gone]
-        left += self._gate.drop(lambda record: Partition(*record.position[:2]) in given_up)
+        for held in (self._gate, *([self._awaited] if self._awaited is not None else ())):
+            left += held.drop(lambda record: Partition(*record.position[:2]) in given_up)
         self.offsets.abandon(left)
         self._telemetry.abandoned(len(left))
         out = set[int]()
@@ -509,6 +520,7 @@ class Work:
             answers_kept=sum(each.answers for each in kept),
             bytes_kept=sum(each.bytes for each in kept),
             baseline=self._stream.baseline,
+            awaiting_schema=len(self._awaited) if self._awaited is not None else 0,
         )
 
 

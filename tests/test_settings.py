@@ -234,7 +234,7 @@ def test_one_pointer_or_account_need_not_be_a_list(read: Callable[..., Settings]
         ),
         ("health.port", 70_000, "health.port: Input should be less than or equal to 65535"),
         ("log.level", "loud", "log.level: Input should be 'debug', 'info', 'warning' or 'error'"),
-        ("1", {}, "unknown key '1', known: accounts, health, kafka, log, redis, streams"),
+        ("1", {}, "unknown key '1', known: accounts, health, kafka, log, redis, registry, streams"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_name(

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import MappingProxyType
 
 import orjson
 
 from service.documents import Document, Reason, Record, Refused
 from service.formats import cloud_events
+from service.formats.registered import Decoders, value
 from service.settings import Fields
 
 _MISSING = object()
@@ -17,6 +20,7 @@ class Reader:
     """Finds documents in records as `fields` say; texts are refused where `too_long` gives the reason.
 
     `beside` are pointers to what else is wanted of a JSON record: a document's `fields`; `redact` changes texts.
+    `decoders` read the values of records by the schemas that they name, which have to be known by then.
     """
 
     def __init__(
@@ -25,7 +29,9 @@ class Reader:
         too_long: Callable[[str], str | None],
         beside: Sequence[str] = (),
         redact: Callable[[str], str] = str,
+        decoders: Decoders = MappingProxyType({}),
     ) -> None:
+        self._decoders = decoders
         self._most = fields.max_characters or math.inf
         self._too_long = too_long
         self._redact = redact
@@ -54,7 +60,9 @@ class Reader:
             case "json":
                 return _json(self._addressed(fields, beside))
             case "cloudevents":
-                return _event(self._addressed(fields, beside))
+                return _whole(cloud_events.event, self._addressed(fields, beside))
+            case "registry":
+                return _whole(partial(value, self._decoders), self._addressed(fields, beside))
             case "text":
                 return _plain(fields.encoding)
 
@@ -99,9 +107,11 @@ def _json(addressed: Callable[[object], _Found | Refused]) -> Callable[[Record],
     return read
 
 
-def _event(addressed: Callable[[object], _Found | Refused]) -> Callable[[Record], _Found | Refused]:
+def _whole(
+    made: Callable[[Record], object | Refused], addressed: Callable[[object], _Found | Refused]
+) -> Callable[[Record], _Found | Refused]:
     def read(record: Record) -> _Found | Refused:
-        body = cloud_events.event(record)
+        body = made(record)
         return body if isinstance(body, Refused) else addressed(body)
 
     return read

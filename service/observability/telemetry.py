@@ -65,6 +65,7 @@ _SHARE_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1)
 _CHARACTER_BUCKETS = (100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 125_000)
 _PART_BUCKETS = (2, 3, 5, 10, 20, 50)
 _POLL_BUCKETS = (1, 2, 3, 5, 10, 20, 50)
+_WHO = ("account", "provider")
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
@@ -88,6 +89,7 @@ class StreamStatistics:
     answers_kept: int = 0
     bytes_kept: int = 0
     baseline: Mapping[str, float] = field(default_factory=dict)
+    awaiting_schema: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,6 +410,23 @@ class SharingTelemetry:
         self._shared.set(shared)
 
 
+class RegistryTelemetry:
+    """What is asked of the schema registry."""
+
+    def __init__(self, histogram: _MakeHistogram) -> None:
+        self._duration = histogram(
+            "registry_request_duration_seconds",
+            "One HTTP request to the schema registry.",
+            _CALL_BUCKETS,
+            "operation",
+            "outcome",
+        )
+
+    def request(self, operation: str, outcome: str, seconds: float) -> None:
+        """One HTTP request ended: `outcome` is a status class such as `2xx`, or `error`."""
+        self._duration.labels(operation, outcome).observe(seconds)
+
+
 class Telemetry(Collector):
     """The metrics of one process, in a registry of their own, and what traces, if anything does."""
 
@@ -424,7 +443,6 @@ class Telemetry(Collector):
         def histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
             return Histogram(f"labelstream_{name}", meaning, labels, buckets=buckets, registry=registry)
 
-        who = ("account", "provider")
         self.records_consumed = counter("records_consumed", "Records read from the input.", "topic")
         self.records_finished = counter(
             "records_finished",
@@ -487,43 +505,44 @@ class Telemetry(Collector):
         self.produced = counter("messages_produced", "Messages acknowledged by the broker.", "topic")
         self.produce_errors = counter("produce_errors", "Messages that the broker did not take.", "error_type")
         self.request_duration = histogram(
-            "provider_request_duration_seconds", "One HTTP request.", _CALL_BUCKETS, *who, "operation", "outcome"
+            "provider_request_duration_seconds", "One HTTP request.", _CALL_BUCKETS, *_WHO, "operation", "outcome"
         )
-        self.errors = counter("provider_errors", "Failures by kind.", *who, "operation", "error_type")
-        self.retries = counter("provider_retries", "Batches to be asked again, by reason.", *who, "reason")
-        self.throttled = counter("provider_throttled", "Calls refused for being too many.", *who)
-        self.retry_after = histogram("provider_retry_after_seconds", "Waits that were demanded.", _JOB_BUCKETS, *who)
-        self.batch_size = histogram("batch_size_records", "Documents a call.", _SIZE_BUCKETS, *who)
+        self.errors = counter("provider_errors", "Failures by kind.", *_WHO, "operation", "error_type")
+        self.retries = counter("provider_retries", "Batches to be asked again, by reason.", *_WHO, "reason")
+        self.throttled = counter("provider_throttled", "Calls refused for being too many.", *_WHO)
+        self.retry_after = histogram("provider_retry_after_seconds", "Waits that were demanded.", _JOB_BUCKETS, *_WHO)
+        self.batch_size = histogram("batch_size_records", "Documents a call.", _SIZE_BUCKETS, *_WHO)
         self.batch_fill = histogram(
-            "batch_fill_ratio", "Documents of a call over the most it may hold.", _SHARE_BUCKETS, *who
+            "batch_fill_ratio", "Documents of a call over the most it may hold.", _SHARE_BUCKETS, *_WHO
         )
-        self.batch_characters = histogram("batch_characters", "Characters a call.", _CHARACTER_BUCKETS, *who)
-        self.units = counter("provider_text_units", "Billed units (Azure: text records of 1,000 characters).", *who)
+        self.batch_characters = histogram("batch_characters", "Characters a call.", _CHARACTER_BUCKETS, *_WHO)
+        self.units = counter("provider_text_units", "Billed units (Azure: text records of 1,000 characters).", *_WHO)
         self.job_duration = histogram(
-            "job_duration_seconds", "From submitting a job to its answer.", _JOB_BUCKETS, *who
+            "job_duration_seconds", "From submitting a job to its answer.", _JOB_BUCKETS, *_WHO
         )
         self.resumed = counter(
-            "records_resumed", "Records answered by a job that was submitted before a restart or rebalance.", *who
+            "records_resumed", "Records answered by a job that was submitted before a restart or rebalance.", *_WHO
         )
         self.joined = histogram(
-            "record_parts", "Parts of a record that is too long for every account of its stream.", _PART_BUCKETS, *who
+            "record_parts", "Parts of a record that is too long for every account of its stream.", _PART_BUCKETS, *_WHO
         )
         self.hedges = counter(
             "hedges",
             "Calls to the account that were late and asked a second time, by whether that answer was the first (won).",
-            *who,
+            *_WHO,
             "outcome",
         )
-        self.job_polls = histogram("job_polls", "Polls that a job took.", _POLL_BUCKETS, *who)
+        self.job_polls = histogram("job_polls", "Polls that a job took.", _POLL_BUCKETS, *_WHO)
         self.limits_shared = Gauge(
             "labelstream_limits_shared",
             "Whether (1 or 0) limits are shared exactly, through Redis, just now; by partitions where they are not.",
-            who,
+            _WHO,
             registry=registry,
         )
         self.sharing_duration = histogram(
-            "limits_sharing_seconds", "One question to Redis for a part of what is shared.", _LAG_BUCKETS, *who
+            "limits_sharing_seconds", "One question to Redis for a part of what is shared.", _LAG_BUCKETS, *_WHO
         )
+        self.registry_asked = RegistryTelemetry(histogram)
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop runs what is due.", _LAG_BUCKETS)
         Info("labelstream_build", "What is running.", registry=registry).info(
             {"version": version("labelstream"), "python": platform.python_version()}
@@ -617,6 +636,9 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
     baseline = _gauge(
         "baseline_share", "Share of results that a class has normally, by the stream's `baseline`.", "topic", "label"
     )
+    awaiting = _gauge(
+        "records_awaiting_schema", "Records that are held until the registry tells the schema that they name.", "topic"
+    )
     notes = _gauge("job_notes", "Notes of jobs whose documents are not all committed.", "topic")
     now = time.time() * 1000
     for stream in streams:
@@ -626,6 +648,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
         limit.add_metric([stream.topic], stream.capacity)
         batches.add_metric([stream.topic], stream.batches)
         notes.add_metric([stream.topic], stream.job_notes)
+        awaiting.add_metric([stream.topic], stream.awaiting_schema)
         kept.add_metric([stream.topic], stream.answers_kept)
         kept_bytes.add_metric([stream.topic], stream.bytes_kept)
         reached.add_metric([stream.topic], stream.dead_letter_limit_reached)
@@ -642,7 +665,7 @@ def _stream_gauges(streams: Sequence[StreamStatistics]) -> Iterator[Metric]:
             lag_seconds.add_metric(names, late)
             gap.add_metric(names, max(0, progress.low_water - progress.committed))
             spread.add_metric(names, max(0, progress.highest + 1 - progress.low_water))
-    yield from (inflight, inflight_bytes, limit, batches, notes, kept, kept_bytes, reached, age, assigned)
+    yield from (inflight, inflight_bytes, limit, batches, awaiting, notes, kept, kept_bytes, reached, age, assigned)
     yield from (lag, lag_seconds, gap, spread, baseline)
 
 

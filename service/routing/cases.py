@@ -115,7 +115,7 @@ def _document(stream: Stream, case: Case, name: str) -> Document:
     if case.record is None:
         text = case.text if case.text is not None else _NO_TEXT * (case.characters or 0)
         return Document(record, name, text, case.language, 0.0, fields=((),) * len(stream.fields_asked))
-    found = Reader(stream.document, lambda _: None, stream.fields_asked).read(record, 0.0)
+    found = Reader(stream.document.as_json, lambda _: None, stream.fields_asked).read(record, 0.0)
     if isinstance(found, Refused):
         raise Misconfigured(f"{name}: this record has no result, as it would become a dead letter: {found.message}")
     return found._replace(language=case.language or found.language)

@@ -9,7 +9,8 @@ from orjson import dumps as _json
 
 from service.dispatch.answers import Answer
 from service.documents import Classified, Document, Message, Position, Record, Refused, Stage
-from service.formats import cloud_events
+from service.formats import cloud_events, framing
+from service.formats.results import Written
 from service.observability.tracing import Tracing
 from service.review.join import asked, proposed
 from service.routing.rules import OTHERWISE, Decision, Rules
@@ -40,11 +41,19 @@ OMITTED = tuple(f"labelstream-{what}-omitted" for what in ("value", "headers", "
 class Routing:
     """How a stream's answers are routed; its `rules` may be exchanged for others of the same stream.
 
-    `classes` are those that reviewers choose from, None where nobody tells them.
+    `classes` are those that reviewers choose from, None where nobody tells them. Where results are by a schema, it is
+    `written` that has its numbers.
     """
 
-    def __init__(self, rules: Rules, tracing: Tracing | None = None, classes: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        tracing: Tracing | None = None,
+        classes: Collection[str] | None = None,
+        written: Written | None = None,
+    ) -> None:
         self.rules = rules
+        self.written = written
         self._tracing = tracing
         self._classes = classes
         self._envelope = _envelope(rules.stream)
@@ -53,7 +62,7 @@ class Routing:
         """The messages for every document of an answer, in order; those that are traced go on with their trace."""
         messages: list[Message] = []
         rules, stream = self.rules, self.rules.stream
-        form, output = _Form(stream, answer), stream.output
+        form, output, written = _Form(stream, answer), stream.output, self.written
         asks_people = stream.review.topic if stream.review is not None else None
         for document, outcome in zip(answer.documents, answer.outcomes, strict=True):
             record = document.record
@@ -70,14 +79,22 @@ class Routing:
             plain = value, headers
             if self._envelope is not None:
                 value, headers = self._envelope(name, document.id, _time(answer.at), value, headers)
-            messages.append(Message(output, key, value, headers, position))
+            if written is not None:
+                value = written.body(value)
+            messages.append(
+                Message(output, key, value if written is None else written.framed(output, value), headers, position)
+            )
             for topic in decision.to:
                 if topic == asks_people:
                     labels = proposed(stream, outcome.classes, form.task)
                     question = self._question(name, plain[0], document, labels, _rules_to(stream, topic, decision))
                     messages.append(Message(topic, key, question, plain[1], position))
                 elif topic != output:
-                    messages.append(Message(topic, key, value, headers, position))
+                    messages.append(
+                        Message(
+                            topic, key, value if written is None else written.framed(topic, value), headers, position
+                        )
+                    )
         return messages
 
     def _question(
@@ -95,11 +112,20 @@ def _rules_to(stream: Stream, topic: str, decision: Decision) -> list[str]:
 
 
 def _envelope(stream: Stream) -> cloud_events.Envelope | None:
+    match stream.document.format:
+        case "cloudevents":
+            return _event(stream) or cloud_events.bare
+        case "registry":
+            return framing.without_header(_event(stream))
+    return _event(stream)
+
+
+def _event(stream: Stream) -> cloud_events.Envelope | None:
     results = stream.results
-    if results.format == "json":
-        return cloud_events.bare if stream.document.format == "cloudevents" else None
-    written = cloud_events.binary if results.mode == "binary" else cloud_events.structured
-    return written(results.source or f"/labelstream/{stream.name}", results.type)
+    if results.format != "cloudevents":
+        return None
+    made = cloud_events.binary if results.mode == "binary" else cloud_events.structured
+    return made(results.source or f"/labelstream/{stream.name}", results.type)
 
 
 def dead_letter(stream: Stream, record: Record, refused: Refused, attempts: int = 0) -> Message:

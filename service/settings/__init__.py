@@ -12,6 +12,7 @@ from service.settings.lanes import Trial, Unsure
 from service.settings.limits import Breaker, Hedge, Limits, Price
 from service.settings.reading import load, misconfigured, parse, tree
 from service.settings.redis import Redis
+from service.settings.registry import Registry
 from service.settings.review import Review
 from service.settings.routes import Condition, Route
 from service.settings.streams import Batch, Capacity, DeadLetterLimit, Fields, Identical, Redact, Results, Stream
@@ -53,6 +54,7 @@ __all__ = [
     "Price",
     "Redact",
     "Redis",
+    "Registry",
     "Results",
     "Review",
     "RoleArn",

@@ -22,12 +22,15 @@ class Fields(Branch):
 
     `cloudevents` are CloudEvents 1.0, binary or structured, record by record; pointers go into the event's JSON form,
     such as `/subject` or `/data/text`, whichever it is.
+    `registry` are records that name their schema in the `registry`, in Confluent's wire format or in the header
+    `__value_schema_id`: Avro or JSON, as it is registered. Pointers go into what they say as JSON has it: Avro's bytes
+    are Base64 there, decimals strings of digits, dates and times as ISO 8601 writes them.
     Several text pointers are joined by line breaks, in order; those that are missing or null are left out, as long as
     one is there.
     """
 
-    format: Literal["json", "text", "cloudevents"] = "json"
-    """Whether a record is JSON, its whole value is the text, or it is a CloudEvent."""
+    format: Literal["json", "text", "cloudevents", "registry"] = "json"
+    """Whether a record is JSON, its whole value is the text, it is a CloudEvent, or it names its schema."""
     encoding: str = "utf-8"
     """How `text` is encoded, such as `latin-1` or `utf-16`, as Python calls it; what is not becomes a dead letter."""
     id: Pointer | None = "/id"
@@ -60,7 +63,7 @@ class Fields(Branch):
     @model_validator(mode="after")
     def _what_goes_with_the_format(self) -> Self:
         if self.format != "text" and "encoding" in self.model_fields_set:
-            raise ValueError("encoding goes with format: text; JSON is UTF-8, and events say theirs")
+            raise ValueError("encoding goes with format: text; JSON and Avro are UTF-8, and events say theirs")
         if self.format == "cloudevents" and "text" not in self.model_fields_set:
             raise ValueError("text: say where in the event it is, such as /data/text")
         return self
@@ -75,6 +78,11 @@ class Fields(Branch):
     def most_parts(self) -> int:
         """Into how many parts a text may be split; 1 is not at all."""
         return self.max_parts if self.too_long == "split" else 1
+
+    @property
+    def as_json(self) -> Self:
+        """The same of records that are written as JSON where a registry's are meant: in files and examples."""
+        return self.model_copy(update={"format": "json"}) if self.format == "registry" else self
 
 
 class Batch(Branch):
@@ -134,26 +142,39 @@ class Redact(Branch):
 
 
 class Results(Branch):
-    """How results and copies are written: as JSON, or that JSON as the data of a CloudEvent 1.0.
+    """How results and copies are written: as JSON, or that JSON as the data of a CloudEvent 1.0, or by a schema.
 
     The event's id is that of `labelstream-id`, the same in a repeat; its subject is the document's id, its time when it
     was classified. The attributes of an event that was read are not those of its result, and are left out of it.
+    With `avro` and `json_schema` the schema of results is in the `registry`, under `TOPIC-value` of each topic that
+    results and copies go to, and its id before each value, as Confluent's wire format has it. What people are asked
+    (`review.topic`) stays JSON.
     """
 
-    format: Literal["json", "cloudevents"] = "json"
-    """Whether a result is JSON alone, or a CloudEvent."""
+    format: Literal["json", "cloudevents", "avro", "json_schema"] = "json"
+    """Whether a result is JSON alone, a CloudEvent, or Avro or JSON by its schema in the registry."""
     mode: Literal["binary", "structured"] = "binary"
     """Whether an event's attributes are headers (`ce_…`), or in the value around the result."""
     source: Annotated[str, Field(pattern=r"^[!-~]+$")] | None = None
     """The event's `source`, a URI or a part of one; else `/labelstream/` and the stream's name."""
     type: Annotated[str, Field(pattern=r"^[!-~]+$")] = "labelstream.classified"
     """The event's `type`."""
+    unregistered: Literal["register", "refuse"] = "register"
+    """Whether a start registers the schema of results where it is not yet, or goes only by one that is there."""
 
     @model_validator(mode="after")
-    def _attributes_of_an_event(self) -> Self:
-        if self.format != "cloudevents" and (given := sorted(self.model_fields_set - {"format"})):
-            raise ValueError(f"{given[0]} goes with format: cloudevents")
+    def _what_goes_with_the_format(self) -> Self:
+        given = self.model_fields_set - {"format"}
+        if self.format != "cloudevents" and (of_events := sorted(given - {"unregistered"})):
+            raise ValueError(f"{of_events[0]} goes with format: cloudevents")
+        if not self.by_schema and "unregistered" in given:
+            raise ValueError("unregistered goes with format: avro and json_schema")
         return self
+
+    @property
+    def by_schema(self) -> bool:
+        """Whether they are written by a schema of the registry."""
+        return self.format in {"avro", "json_schema"}
 
 
 class Capacity(Branch):
@@ -359,6 +380,17 @@ class Stream(Branch):
     def topics_of_copies(self) -> tuple[str, ...]:
         """Every topic that gets copies of results, each once."""
         return tuple(dict.fromkeys((*(topic for route in self.routes for topic in route.to), *self.otherwise)))
+
+    @property
+    def topics_of_results(self) -> tuple[str, ...]:
+        """Every topic that gets results as `results` says, each once; what people are asked is JSON always."""
+        asked = self.review.topic if self.review is not None else None
+        return tuple(topic for topic in dict.fromkeys((self.output, *self.topics_of_copies)) if topic != asked)
+
+    @property
+    def needs_registry(self) -> bool:
+        """Whether records name their schemas, or results do."""
+        return self.document.format == "registry" or self.results.by_schema
 
     @property
     def fields_asked(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from service.errors import Misconfigured
 from service.settings.accounts import Account, has_jobs
 from service.settings.kafka import Kafka
 from service.settings.redis import Redis
+from service.settings.registry import Registry
 from service.settings.streams import Stream
 from service.settings.tracing import Tracing
 from service.settings.values import Branch, nearest
@@ -41,6 +42,7 @@ class Settings(Branch):
     accounts: Annotated[dict[str, Account], Field(min_length=1)]
     streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
     redis: Redis | None = None
+    registry: Registry | None = None
     tracing: Tracing | None = None
     health: Health = Health()
     log: Log = Log()
@@ -83,6 +85,14 @@ class Settings(Branch):
                 if unknown := [name for name in names if name not in self.accounts]:
                     known = nearest(unknown[0], list(self.accounts))
                     raise ValueError(f"streams[{i}].{where}: no account {unknown[0]!r}, {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _registry_where_one_is_needed(self) -> Self:
+        for i, stream in enumerate(self.streams):
+            if stream.needs_registry and self.registry is None:
+                where = "document" if stream.document.format == "registry" else "results"
+                raise ValueError(f"streams[{i}].{where}.format: the schemas are in a registry: give registry.url")
         return self
 
     def notes_jobs(self, stream: Stream) -> bool:

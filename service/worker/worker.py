@@ -1,7 +1,7 @@
 """`labelstream run`: every stream of a configuration, until told to stop."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
@@ -10,12 +10,16 @@ from service.delivery import Sink
 from service.dispatch import accounts
 from service.dispatch.account import Account
 from service.dispatch.dispatcher import Dispatcher
-from service.errors import Misconfigured
+from service.errors import Misconfigured, Unavailable
+from service.formats.results import Written
 from service.jobs.ledger import Ledger, NoShelf
 from service.observability import health, messages, tracing
 from service.observability.telemetry import Telemetry
 from service.process import settle_memory
 from service.redaction import redaction
+from service.registry import subjects
+from service.registry.client import Registry, opened
+from service.registry.schemas import Schemas
 from service.routing.records import Routing
 from service.routing.rules import Rules, check_classes
 from service.settings import Kafka, Settings, Stream
@@ -57,18 +61,28 @@ async def _work(
         health.served(health.app(telemetry, last), settings.health) as url,
         kafka_sink.producing(settings.kafka, telemetry) as sink,
         sharing.shared(settings.redis, settings.kafka.group_id, ready.values(), telemetry),
+        opened(settings.registry, telemetry) as registry,
     ):
-        await check_topics(settings)
+        forms = {stream.name: _form(stream) for stream in settings.streams}
+
+        async def check(settings: Settings) -> None:
+            await check_topics(settings)
+            if registry is not None:
+                await _see_to_schemas(settings.streams, forms, registry)
+
+        await check(settings)
         for stream in settings.streams:
             check_classes(stream, [accounts.classes(ready[name]) for name in stream.accounts_published])
             await accounts.probe(ready[name] for name in stream.accounts_asked)
         routings = {
-            name: Routing(each, telemetry.tracing, classes_offered(each.stream, ready)) for name, each in rules.items()
+            name: Routing(each, telemetry.tracing, classes_offered(each.stream, ready), forms[name])
+            for name, each in rules.items()
         }
+        schemas = Schemas(registry) if registry is not None else None
         async with asyncio.TaskGroup() as streams:
             beside = [streams.create_task(telemetry.watch_event_loop())]
             if load is not None:
-                reloading = Reloading(settings, load, routings, ready, check_topics)
+                reloading = Reloading(settings, load, routings, ready, check)
                 beside.append(streams.create_task(at_each_hangup(reloading.reload, stop)))
             running = [
                 streams.create_task(
@@ -83,6 +97,7 @@ async def _work(
                         stop=stop,
                         ledger=_ledger(settings, stream, sink),
                         routing=routings[stream.name],
+                        schemas=schemas,
                     )
                 )
                 for stream in settings.streams
@@ -94,6 +109,27 @@ async def _work(
             for task in beside:
                 task.cancel()
     log.info("stopped")
+
+
+def _form(stream: Stream) -> Written | None:
+    """How results are written that are by a schema."""
+    return Written(stream.results.format) if stream.results.format in {"avro", "json_schema"} else None
+
+
+async def _see_to_schemas(streams: Sequence[Stream], forms: Mapping[str, Written | None], registry: Registry) -> None:
+    """See that the registry lets us in, and that the schema of results is there where it is needed.
+
+    Raises Misconfigured, and Unavailable where results cannot be written without it: what is read can be held.
+    """
+    try:
+        await registry.probe()
+        for stream in streams:
+            if (written := forms[stream.name]) is not None:
+                await subjects.number(stream, written, registry)
+    except Unavailable as error:
+        if any(written is not None for written in forms.values()):
+            raise
+        log.warning("registry_away", reason=str(error))
 
 
 def _source(connection: Kafka, stream: Stream, telemetry: Telemetry) -> kafka.KafkaSource:

@@ -1,17 +1,9 @@
 """A real Apache Kafka broker, run from its Maven jars: one JVM on 127.0.0.1, for the tests and for `make kafka`."""
 
 import argparse
-import fcntl
-import hashlib
-import os
-import re
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,94 +13,16 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-HOST = "127.0.0.1"
+from tests.kafka import java
+from tests.kafka.java import BUILD, HOST, CannotRun, Fetched, NotInstalled, Program
+
 HOW_TO_GET_JAVA_AND_MAVEN = (
     "Debian, Ubuntu: sudo apt install default-jre-headless maven",
     'macOS: brew install openjdk@17 maven && export JAVA_HOME="$(brew --prefix openjdk@17)"',
 )
+JARS = Fetched("Kafka's jars", Path(__file__).with_name("kafka-libs.xml"), "copy-dependencies")
 
-_POM = Path(__file__).with_name("pom.xml")
-_BUILD = Path(__file__).parents[2] / "build"
-_JVM = (  # starts fast, leaves the cores alone
-    "-Xms128m",
-    "-Xmx512m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-XX:-UsePerfData",
-    "-XX:+UnlockDiagnosticVMOptions",
-    "-XX:-BytecodeVerificationRemote",  # a fifth of a start; Maven has verified the jars
-)
 _CLUSTER = "bGFiZWxzdHJlYW0wMDAwMA"  # any 16 bytes in base64 will do; always the same, so that data can be kept
-_START_SECONDS = 60
-_STOP_SECONDS = 20
-
-
-class KafkaUnavailable(Exception):
-    """Real Kafka cannot run here; the message says why."""
-
-
-class NotInstalled(KafkaUnavailable):
-    """Java or Maven is missing or too old; `HOW_TO_GET_JAVA_AND_MAVEN` helps."""
-
-
-def jars() -> Path:
-    """Where the broker's jars are or will be: one folder for each content of pom.xml."""
-    return _BUILD / "kafka-libs" / hashlib.sha256(_POM.read_bytes()).hexdigest()[:16]
-
-
-def fetch_jars() -> Path:
-    """The folder of the broker's jars, filled by Maven the first time; whoever comes second waits for the first.
-
-    Raises:
-        NotInstalled: there is no Maven.
-        KafkaUnavailable: Maven could not resolve the jars.
-
-    """
-    folder = jars()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-                _run_maven(Path(unfinished, "jars")).rename(folder)
-    return folder
-
-
-def _run_maven(folder: Path) -> Path:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise NotInstalled("mvn (Maven) is not installed, and it is what fetches Kafka's jars")
-    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
-    command = [maven, "--batch-mode", "--quiet", "--strict-checksums", "--file", str(_POM), *goal]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-    except subprocess.TimeoutExpired:
-        raise KafkaUnavailable("Maven did not fetch Kafka's jars within 15 minutes") from None
-    if run.returncode != 0:
-        fault = next((line for line in run.stdout.splitlines() if "ERROR" in line), run.stderr.strip()[-400:])
-        raise KafkaUnavailable(f"Maven could not fetch Kafka's jars: {fault}")
-    return folder
-
-
-def find_java() -> str:
-    """The `java` of JAVA_HOME or else of PATH.
-
-    Raises:
-        NotInstalled: there is none, or it is older than 17.
-
-    """
-    path = os.environ.get("PATH", "")
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=f"{home}/bin{os.pathsep}{path}" if home else path)
-    if java is None:
-        raise NotInstalled("java is not installed, and Kafka runs on Java 17 or later")
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=60).stderr
-    version = re.search(r'version "(?:1\.)?(\d+)', said)
-    if version is None:
-        raise NotInstalled(f"{java} does not run: {said.strip() or 'it says nothing of its version'}")
-    if int(version[1]) < 17:
-        raise NotInstalled(f"{java} is Java {version[1]}, and Kafka runs on Java 17 or later")
-    return java
 
 
 class Broker:
@@ -124,8 +38,7 @@ class Broker:
         self.log = self.folder / "broker.log"
         self._port = port
         self._properties = properties or {}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._program: Program | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -143,42 +56,38 @@ class Broker:
         """Start the broker and wait until it answers a metadata request.
 
         Raises:
-            KafkaUnavailable: it could not be started; says why, and where its log is.
+            CannotRun: it could not be started; says why, and where its log is.
 
         """
-        java, libraries = find_java(), fetch_jars()
+        path, libraries = java.find_java(), JARS.fetch()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._port is not None and not _is_free(self._port):
-            raise KafkaUnavailable(
+        if self._port is not None and not java.is_free(self._port):
+            raise CannotRun(
                 f"port {self._port} is in use: stop what listens there, or choose another (make kafka PORT=…)"
             )
         for _ in range(5):  # another program may take a free port before the broker does
-            port, controller = self._port or _free_port(), _free_port()
+            port, controller = self._port or java.free_port(), java.free_port()
             self._write_settings(port, controller)
-            self._launch([java, *_JVM, "-cp", f"{libraries}/*"])
+            self._launch([path, *java.FAST, "-cp", f"{libraries}/*"])
             if self._answers(port):
                 self._port = port
                 return
             self.kill()
-            if "Address already in use" not in self._said():
+            if "Address already in use" not in self.log.read_text(encoding="utf-8", errors="replace"):
                 break
-        raise KafkaUnavailable(f"the broker did not start: {self._fault()} (its log: {self.log})")
+        raise CannotRun(f"the broker did not start: {java.fault(self.log)} (its log: {self.log})")
 
     def stop(self) -> None:
         """End the broker as an operator would, or by force where it does not obey; nothing where it is not running."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-            self._reap()
+        if self._program is not None:
+            self._program.stop()
+        self._program = None
 
     def kill(self) -> None:
         """End the broker at once, as a power cut would."""
-        if self._process is not None:
-            self._process.kill()
-            self._reap()
+        if self._program is not None:
+            self._program.kill()
+        self._program = None
 
     def restart(self) -> None:
         """Stop the broker and start it again on the same port, with its data."""
@@ -187,9 +96,9 @@ class Broker:
 
     def wait(self) -> int:
         """Wait until the broker ends by itself, and return its exit code."""
-        if self._process is None:
+        if self._program is None:
             raise RuntimeError("the broker is not running")
-        return self._process.wait()
+        return self._program.wait()
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
         """Create a topic and wait until clients can see it.
@@ -207,7 +116,7 @@ class Broker:
             if seen is not None and len(seen.partitions) == partitions:
                 return
             time.sleep(0.02)
-        raise KafkaUnavailable(f"topic {name} was created, but clients do not see it (the broker's log: {self.log})")
+        raise CannotRun(f"topic {name} was created, but clients do not see it (the broker's log: {self.log})")
 
     def _write_settings(self, port: int, controller: int) -> None:
         settings = {
@@ -244,26 +153,13 @@ class Broker:
         with self.log.open("wb") as log:
             if not (self.folder / "data" / "meta.properties").exists():
                 storage = [*jvm, "kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER, "--config", settings]
-                subprocess.run(storage, stdout=log, stderr=log, check=False, timeout=_START_SECONDS)
-            # A session of its own keeps the terminal's Ctrl-C for the tests, which end the broker in good order.
-            self._process = subprocess.Popen(
-                [*jvm, "kafka.Kafka", settings],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        # The guard's input closes when this process is gone, even by kill -9; then nobody else would end the broker.
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -9 "$0"', str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+                subprocess.run(storage, stdout=log, stderr=log, check=False, timeout=java.START_SECONDS)
+        self._program = Program([*jvm, "kafka.Kafka", settings], self.log)
 
     def _answers(self, port: int) -> bool:
         admin = _admin(f"{HOST}:{port}")
-        deadline = time.monotonic() + _START_SECONDS
-        while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + java.START_SECONDS
+        while self._program is not None and self._program.runs and time.monotonic() < deadline:
             try:
                 if admin.list_topics(timeout=0.5).brokers:
                     return True
@@ -271,24 +167,9 @@ class Broker:
                 continue  # it already waited
         return False
 
-    def _reap(self) -> None:
-        if self._process is not None and self._guard is not None:
-            self._guard.kill()
-            self._guard.communicate()
-            self._process.wait()
-        self._process = self._guard = None
-
     @property
     def _settings(self) -> Path:
         return self.folder / "server.properties"
-
-    def _said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def _fault(self) -> str:
-        lines = self._said().splitlines()
-        faults = [line for line in lines if "Exception: " in line or "Error: " in line]
-        return (faults or lines or ["it said nothing"])[-1].strip()
 
 
 def _admin(bootstrap: str) -> AdminClient:
@@ -296,33 +177,16 @@ def _admin(bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the broker's: an old connection is no obstacle
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port() -> int:
-    """A free port below those the system hands out, which a client's own end could take while the broker is away."""
-    while not _is_free(port := 20_000 + secrets.randbelow(12_000)):
-        pass
-    return port
-
-
 def main() -> None:
     """Run a broker in the foreground until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="make kafka", description=main.__doc__)
     parser.add_argument("--port", type=int, default=9092)
-    parser.add_argument("--data", type=Path, default=_BUILD / "kafka")
+    parser.add_argument("--data", type=Path, default=BUILD / "kafka")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     broker = Broker(arguments.data, port=arguments.port)
     try:
-        if not jars().is_dir():
+        if not JARS.folder.is_dir():
             _say("Fetching Apache Kafka with Maven (once) …")
         with broker:
             _say(f"Apache Kafka is ready at {broker.bootstrap}; Ctrl-C stops it. Its data stays in {arguments.data}.")
@@ -331,7 +195,7 @@ def main() -> None:
             sys.exit(f"The broker ended by itself with exit code {code}; its log: {broker.log}")
     except NotInstalled as error:
         sys.exit("\n".join((f"Kafka cannot run: {error}.", *HOW_TO_GET_JAVA_AND_MAVEN)))
-    except KafkaUnavailable as error:
+    except CannotRun as error:
         sys.exit(f"Kafka cannot run: {error}.")
     except KeyboardInterrupt:
         _say("Stopped.")

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.kafka.broker import HOW_TO_GET_JAVA_AND_MAVEN, Broker, KafkaUnavailable, fetch_jars, find_java, jars
+from tests.kafka.broker import HOW_TO_GET_JAVA_AND_MAVEN, JARS, Broker
+from tests.kafka.java import CannotRun, find_java
+from tests.kafka.schema_registry import ARCHIVE, SchemaRegistry
 
 _needing = pytest.StashKey[int]()
 _unavailable = pytest.StashKey[str]()
@@ -28,10 +30,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     try:
         find_java()
-        if not jars().is_dir() and (terminal := session.config.pluginmanager.get_plugin("terminalreporter")):
-            terminal.write_line("fetching Apache Kafka with Maven (once)")
-        fetch_jars()
-    except KafkaUnavailable as error:
+        needs_registry = any("schema_registry" in getattr(item, "fixturenames", ()) for item in session.items)
+        fetched = [JARS, ARCHIVE] if needs_registry else [JARS]
+        missing = [each.what for each in fetched if not each.folder.is_dir()]
+        if missing and (terminal := session.config.pluginmanager.get_plugin("terminalreporter")):
+            terminal.write_line(f"fetching {' and '.join(missing)} with Maven (once)")
+        for each in fetched:
+            each.fetch()
+    except CannotRun as error:
         session.config.stash[_unavailable] = str(error)
 
 
@@ -83,7 +89,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
     broker = Broker(tmp_path_factory.mktemp("kafka"))
     try:
         broker.start()
-    except KafkaUnavailable as error:
+    except CannotRun as error:
         pytestconfig.stash[_unavailable] = str(error)
         pytest.skip(str(error))
     yield broker
@@ -93,6 +99,15 @@ def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 @pytest.fixture(scope="session")
 def bootstrap(broker: Broker) -> str:
     return broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def schema_registry(tmp_path_factory: pytest.TempPathFactory, kafka_runs: None) -> Iterator[SchemaRegistry]:  # noqa: ARG001
+    """The registry of this session; a test that stops it starts it again, and it has forgotten everything then."""
+    registry = SchemaRegistry(tmp_path_factory.mktemp("registry"))
+    registry.start()
+    yield registry
+    registry.stop()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.kafka.broker import Broker, KafkaUnavailable, NotInstalled, _run_maven, find_java
+from tests.kafka.broker import JARS, Broker
+from tests.kafka.java import CannotRun, NotInstalled, find_java
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,13 +67,13 @@ def test_settings_go_over_the_brokers_own_and_a_wrong_one_is_reported_with_the_l
 ) -> None:
     assert broker.bootstrap
     refused = Broker(tmp_path, properties={"log.retention.hours": "soon"})
-    with pytest.raises(KafkaUnavailable, match=r"log\.retention\.hours.*broker\.log"):
+    with pytest.raises(CannotRun, match=r"log\.retention\.hours.*broker\.log"):
         refused.start()
 
 
 def test_a_port_in_use_is_named(broker: Broker, tmp_path: Path) -> None:
     port = int(broker.bootstrap.partition(":")[2])
-    with pytest.raises(KafkaUnavailable, match=f"port {port} is in use"):
+    with pytest.raises(CannotRun, match=f"port {port} is in use"):
         Broker(tmp_path, port=port).start()
 
 
@@ -147,10 +148,10 @@ def program(path: Path, script: str) -> None:
 def test_why_maven_could_not_fetch_the_jars_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotInstalled, match=r"mvn .* is not installed"):
-        _run_maven(tmp_path / "jars")
+        JARS._run_maven(tmp_path / "jars")
     program(tmp_path / "mvn", "echo '[ERROR] Could not transfer artifact'; exit 1")
-    with pytest.raises(KafkaUnavailable, match=r"could not fetch Kafka's jars: \[ERROR\] Could not transfer artifact"):
-        _run_maven(tmp_path / "jars")
+    with pytest.raises(CannotRun, match=r"could not fetch Kafka's jars: \[ERROR\] Could not transfer artifact"):
+        JARS._run_maven(tmp_path / "jars")
 
 
 @pytest.mark.parametrize("version", ["11.0.22", "1.8.0_392"])

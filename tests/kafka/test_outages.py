@@ -51,8 +51,8 @@ def make_topic(own_broker: Broker) -> MAKE_TOPIC:
 
 
 def send(broker: Broker, number: signal.Signals) -> None:
-    assert broker._process is not None
-    broker._process.send_signal(number)
+    assert broker._program is not None
+    broker._program.send(number)
 
 
 async def kill(broker: Broker) -> None:

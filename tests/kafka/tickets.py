@@ -118,13 +118,14 @@ class Tickets:
 
     @asynccontextmanager
     async def running(
-        self, account: Account, telemetry: Telemetry, source: KafkaSource | None = None
+        self, account: Account, telemetry: Telemetry, source: KafkaSource | None = None, **more: Any
     ) -> AsyncIterator[asyncio.Event]:
         """A worker of this process; gives what stops it, which the end of the block does, too."""
         stop, source = asyncio.Event(), source or self.source(telemetry)
         async with producing(self.kafka, telemetry) as sink, asyncio.timeout(PATIENCE), asyncio.TaskGroup() as workers:
             dispatcher = Dispatcher([account])
-            workers.create_task(pipeline.run(self.stream, source, sink, dispatcher, telemetry=telemetry, stop=stop))
+            work = pipeline.run(self.stream, source, sink, dispatcher, telemetry=telemetry, stop=stop, **more)
+            workers.create_task(work)
             yield stop
             stop.set()
 

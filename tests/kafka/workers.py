@@ -99,6 +99,10 @@ class Worker:
         self._process.terminate()
         return self._process.wait(PATIENCE), time.monotonic() - began
 
+    def wait(self) -> int:
+        """Wait until it ends by itself; gives the exit code."""
+        return self._process.wait(PATIENCE)
+
     def wait_until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait until something is so, which this worker is to bring about."""
         deadline = time.monotonic() + seconds

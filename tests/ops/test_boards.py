@@ -32,6 +32,7 @@ EXPORTED = {
     "process_max_fds": "gauge",
 }
 UNSHOWN = {
+    "labelstream_registry_request_duration_seconds": "a schema is asked for once; records that wait for it are shown",
     "process_virtual_memory_bytes": "address space, of which threads take what they like; resident memory counts",
     "process_start_time_seconds": "the annotation of deploys and the pods' restarts say when a process began",
 }

@@ -224,10 +224,12 @@ def _saturation() -> list[object]:
         ),
         lines(
             "Batches and jobs in hand",
-            "Batches waiting for an account or out at one, and notes of jobs that are not all committed.",
+            "Batches waiting for an account or out at one, notes of jobs that are not all committed, and records that "
+            "wait for their schemas. Alert: LabelstreamRegistryAway.",
             "short",
             Query(f"sum by (topic) (labelstream_batches_inflight{{{TOPIC}}})", "{{topic}} batches"),
             Query(f"sum by (topic) (labelstream_job_notes{{{TOPIC}}})", "{{topic}} jobs"),
+            Query(f"sum by (topic) (labelstream_records_awaiting_schema{{{TOPIC}}} > 0)", "{{topic}} without a schema"),
         ),
         lines(
             "Event loop, how late",
