@@ -10,10 +10,13 @@ from service.dispatch import accounts
 from service.dispatch.account import Account
 from service.documents import Document, Outcome, Position, Record, Refused
 from service.errors import CallFailed, Misconfigured, Unavailable
+from service.formats.results import written
 from service.jobs.ledger import Ledger, NoShelf
 from service.limits import costs
 from service.observability import tracing
 from service.observability.telemetry import Telemetry
+from service.registry import subjects
+from service.registry.client import Registry, opened
 from service.routing.rules import check_classes
 from service.settings import Settings, Stream
 from service.streams import kafka_notes, kafka_transactions
@@ -52,6 +55,8 @@ async def check(settings: Settings, probe: str | None = None) -> list[Finding]:
     if settings.redis is not None:
         trying = sharing.rehearse(settings.redis)
         findings.append(await _tried("redis", trying, f"{settings.redis.host} is there to share limits through"))
+    if settings.registry is not None:
+        findings += await _registry(settings.registry, settings.streams)
     if settings.tracing is not None:
         trying = tracing.rehearse(settings.tracing)
         findings.append(await _tried("tracing", trying, f"spans would go to {settings.tracing.endpoint}"))
@@ -85,6 +90,32 @@ async def _stream(settings: Settings, stream: Stream) -> list[Finding]:
         trying = kafka_notes.rehearse(settings.kafka, topic, stream.input)
         said = f"{topic} is there for the jobs under way, or can be made"
         findings.append(await _tried(f"streams.{stream.name}.jobs_topic", trying, said))
+    return findings
+
+
+async def _registry(branch: settings.Registry, streams: Sequence[Stream]) -> list[Finding]:
+    try:
+        async with opened(branch, Telemetry()) as asked:
+            await asked.probe()
+            findings = [Finding("registry", True, f"{branch.url} answers and lets us in")]
+            for stream in streams:
+                findings += await _schemas(stream, asked)
+            return findings
+    except (Misconfigured, Unavailable) as error:
+        return [Finding("registry", False, str(error))]
+
+
+async def _schemas(stream: Stream, asked: Registry) -> list[Finding]:
+    findings, what = list[Finding](), f"streams.{stream.name}"
+    if stream.document.format == "registry":
+        try:
+            findings.append(Finding(f"{what}.document.format", True, await subjects.look_at(stream, asked)))
+        except Misconfigured as error:
+            findings.append(Finding(f"{what}.document.format", False, str(error)))
+    if (form := written(stream.results)) is not None:
+        trying = subjects.rehearse(stream, form, asked)
+        said = f"results of {stream.name} have a schema that is registered, or that a start can register"
+        findings.append(await _tried(f"{what}.results", trying, said))
     return findings
 
 

@@ -8,7 +8,7 @@ items of no bytes at all is not used, as a few bytes would claim any number of t
 import base64
 import io
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -18,24 +18,23 @@ import fastavro
 from fastavro._read_py import schemaless_reader as _read_in_python  # see `decoder`
 from fastavro.read import LOGICAL_READERS
 
+from service.formats.registered import Unusable
+
 _LONGEST_DECIMAL = 256
 """Bytes of a decimal that is still written out: 616 digits. To write longer ones takes ever longer."""
 _MOST_SCALE = 1_000
 _OURS = "labelstream-"
+_WHOLE = "labelstream_whole"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAULTS = (ArithmeticError, EOFError, LookupError, RecursionError, TypeError, ValueError, struct.error)
 """What fastavro raises where bytes, or a schema, are not what they should be."""
-
-
-class Unusable(Exception):
-    """A schema cannot be used; the message says why."""
 
 
 class Unfitting(Exception):
     """A record is not what its schema says; the message says how, in no word of it."""
 
 
-def decoder(schema: object, references: Sequence[object] = ()) -> Callable[[bytes], object]:
+def decoder(schema: object, *references: object) -> Callable[[bytes], object]:
     """What reads values that were written by a schema, which raises Unfitting.
 
     Both are parsed JSON; references are the schemas whose names it uses, each behind those that it uses itself.
@@ -45,7 +44,9 @@ def decoder(schema: object, references: Sequence[object] = ()) -> Callable[[byte
     try:
         for each in references:
             fastavro.parse_schema(_ours(each), named_schemas=names)
-        parsed = fastavro.parse_schema(_ours(schema), named_schemas=names)
+        # fastavro finds names of others in what a record has, and not in a union or a name that stands alone.
+        whole = {"type": "record", "name": _WHOLE, "fields": [{"name": _WHOLE, "type": _ours(schema)}]}
+        parsed = fastavro.parse_schema(whole, named_schemas=names)
         nesting = _Nesting(names)
         nesting.follow(parsed)
     except RecursionError:
@@ -53,12 +54,12 @@ def decoder(schema: object, references: Sequence[object] = ()) -> Callable[[byte
     except (*_FAULTS, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType):
         raise Unusable("it is no Avro schema, or uses names that it does not define") from None
     # Python's own stack has a bottom, which C's has not: what nests as deeply as a record likes would end the process.
-    read: Callable[..., object] = _read_in_python if nesting.is_endless else fastavro.schemaless_reader
+    read: Callable[..., Any] = _read_in_python if nesting.is_endless else fastavro.schemaless_reader
 
     def decode(value: bytes) -> object:
         rest = io.BytesIO(value)
         try:
-            found = read(rest, parsed, None)
+            found: object = read(rest, parsed, None)[_WHOLE]
         except EOFError:
             raise Unfitting("it ends too early") from None
         except RecursionError:
@@ -90,7 +91,7 @@ def _ours(schema: Any) -> Any:
             if logical := _named(kind, schema):
                 found["logicalType"] = logical
         case _:
-            found["type"] = _ours(kind)
+            return _ours(kind)
     return found
 
 

@@ -17,6 +17,10 @@ Decode = Callable[[bytes], object | Refused]
 Decoders = Mapping[SchemaId, Decode]
 
 
+class Unusable(Exception):
+    """A schema cannot be used; the message says why."""
+
+
 class Schema(NamedTuple):
     """A schema as it is registered: `AVRO`, `JSON` or `PROTOBUF`, its text, and those of the schemas that it names.
 
@@ -40,19 +44,18 @@ def schema_of(record: Record) -> SchemaId | None:
     return found.schema if isinstance(found, tuple) else None
 
 
-def decoder(name: SchemaId, schema: Schema | str) -> Decode:
-    """What reads the values that were written by a schema, or says why they cannot be, where that is all there is."""
-    if isinstance(schema, str):
-        return _refusing(schema)
+def decoder(name: SchemaId, schema: Schema) -> Decode:
+    """What reads the values that were written by a schema. Raises Unusable."""
     match schema.kind:
         case "AVRO":
             return _avro(name, schema)
         case "JSON":
             return _json
-    return _refusing(f"schema {name} of the registry is {schema.kind.capitalize()}: only Avro and JSON are read")
+    raise Unusable(f"it is {schema.kind.capitalize()}, and only Avro and JSON are read")
 
 
-def _refusing(why: str) -> Decode:
+def refusing(why: str) -> Decode:
+    """What refuses every value, for this reason."""
     refused = Refused(Reason.UNDECODABLE, why)
     return lambda _: refused
 
@@ -69,11 +72,9 @@ def _avro(name: SchemaId, schema: Schema) -> Decode:
     from service.formats import avro  # noqa: PLC0415  takes an extra, for those who want it
 
     try:
-        read = avro.decoder(orjson.loads(schema.text), [orjson.loads(each) for each in schema.references])
+        read = avro.decoder(*map(orjson.loads, (schema.text, *schema.references)))
     except orjson.JSONDecodeError:
-        return _refusing(f"schema {name} of the registry cannot be used: it is not JSON, as Avro's are")
-    except avro.Unusable as error:
-        return _refusing(f"schema {name} of the registry cannot be used: {error}")
+        raise Unusable("it is not JSON, as Avro's are") from None
 
     def decode(payload: bytes) -> object | Refused:
         try:

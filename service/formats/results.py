@@ -14,6 +14,7 @@ from typing import Literal
 import orjson
 
 from service.formats.framing import prefix
+from service.settings import Results
 
 _SCHEMAS = {"avro": ("AVRO", "result.avsc"), "json_schema": ("JSON", "result.schema.json")}
 _MOMENTS = ("received_at", "classified_at")
@@ -47,6 +48,14 @@ class Written:
     def framed(self, topic: str, body: bytes) -> bytes:
         """A value for a topic whose number is known."""
         return self._prefixes[topic] + body
+
+
+def written(results: Results) -> Written | None:
+    """How results are written, where that is by a schema."""
+    match results.format:
+        case "avro" | "json_schema" as form:
+            return Written(form)
+    return None
 
 
 def _avro(text: str) -> Callable[[bytes], bytes]:

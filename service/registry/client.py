@@ -18,7 +18,7 @@ import orjson
 from service import settings
 from service.errors import Misconfigured, Unavailable
 from service.formats.framing import SchemaId
-from service.formats.registered import Schema
+from service.formats.registered import Schema, Unusable
 from service.observability.telemetry import RegistryTelemetry, Telemetry
 from service.transport.http import kind_of
 from service.transport.retry_after import retry_after
@@ -32,20 +32,13 @@ _REGISTRY_SAYS = "error_code"
 _LONGEST_WORDS = 1_000
 
 
-class Unusable(Exception):
-    """A schema is there, and cannot be used; the message says why."""
-
-
 class Incompatible(Exception):
     """A subject does not take a schema; the message is the registry's."""
 
 
 @asynccontextmanager
-async def opened(branch: settings.Registry | None, telemetry: Telemetry) -> AsyncIterator["Registry | None"]:
-    """The registry, if there is one, for the length of the block. Raises Misconfigured."""
-    if branch is None:
-        yield None
-        return
+async def opened(branch: settings.Registry, telemetry: Telemetry) -> AsyncIterator["Registry"]:
+    """The registry, for the length of the block. Raises Misconfigured."""
     if find_spec("fastavro") is None:
         raise Misconfigured("registry: a library is not installed: pip install 'labelstream[registry]'")
     headers = {"Accept": _MEDIA, "Accept-Encoding": "identity", "User-Agent": "labelstream"}
@@ -94,7 +87,13 @@ class Registry:
 
     async def schema(self, name: SchemaId) -> Schema | None:
         """The schema of this number or GUID; None where there is none. Raises Unusable."""
-        path = f"schemas/ids/{name}" if isinstance(name, int) else f"schemas/guids/{name}"
+        return await self._schema_at(f"schemas/ids/{name}" if isinstance(name, int) else f"schemas/guids/{name}")
+
+    async def latest(self, subject: str) -> Schema | None:
+        """The latest schema under a subject; None where there is none. Raises Unusable."""
+        return await self._schema_at(f"subjects/{quote(subject, safe='')}/versions/latest")
+
+    async def _schema_at(self, path: str) -> Schema | None:
         status, said = await self._asked("schema", "GET", path)
         if status == 404:
             return None
@@ -109,8 +108,7 @@ class Registry:
         Raises Incompatible.
         """
         path = f"subjects/{quote(subject, safe='')}" + ("/versions" if register else "")
-        asked = {"schema": text} | ({"schemaType": kind} if kind != "AVRO" else {})
-        status, said = await self._asked("register" if register else "look_up", "POST", path, asked)
+        status, said = await self._asked("register" if register else "look_up", "POST", path, _body(kind, text))
         match status, said:
             case 404, _ if not register:
                 return None
@@ -119,6 +117,17 @@ class Registry:
             case ((409 | 422), {"message": str(words)}):
                 raise Incompatible(words[:_LONGEST_WORDS])
         raise Unavailable(f"registry: {self._branch.url} answers {path} with {status} and makes no sense")
+
+    async def would_take(self, subject: str, kind: str, text: str) -> None:
+        """See that a schema could be registered under a subject. Raises Incompatible."""
+        path = f"compatibility/subjects/{quote(subject, safe='')}/versions/latest?verbose=true"
+        match await self._asked("look_up", "POST", path, _body(kind, text)):
+            case 200, {"is_compatible": False, **rest}:
+                words = rest.get("messages")
+                told = "; ".join(map(str, words)) if isinstance(words, list) else ""
+                raise Incompatible(told[:_LONGEST_WORDS] or "it is not compatible with what is there")
+            case ((409 | 422), {"message": str(words)}):
+                raise Incompatible(words[:_LONGEST_WORDS])
 
     async def _collect(self, named: Any, found: dict[tuple[str, int], str], within: set[tuple[str, int]]) -> None:
         """Ask for the schemas that are named, each behind those that it names itself."""
@@ -201,6 +210,10 @@ class Registry:
         if status == 401:
             return f"{which}: {branch.url} does not know these credentials (401)"
         return f"{which}: {branch.url} does not give whose credentials these are the right to {right} (403)"
+
+
+def _body(kind: str, text: str) -> dict[str, str]:
+    return {"schema": text} | ({"schemaType": kind} if kind != "AVRO" else {})
 
 
 def _schema(said: Any) -> tuple[str, str, Any]:

@@ -9,8 +9,8 @@ import structlog
 from service.documents import Record
 from service.errors import Unavailable
 from service.formats.framing import SchemaId
-from service.formats.registered import Decode, Schema, decoder, schema_of
-from service.registry.client import Registry, Unusable
+from service.formats.registered import Decode, Schema, Unusable, decoder, refusing, schema_of
+from service.registry.client import Registry
 
 log = structlog.get_logger(__name__)
 
@@ -40,25 +40,28 @@ class Schemas:
         async with turn:
             if name in self.decoders:
                 return
-            found = await self._asked_for(name)
-            self.decoders[name] = decoder(name, found)
+            try:
+                schema = await self._asked_for(name)
+                self.decoders[name] = decoder(name, schema)
+            except Unusable as error:
+                self._refuse(name, str(error))
+            else:
+                log.info("schema_read", schema=str(name), kind=schema.kind)
             del self._turns[name]
-        if isinstance(found, str):
-            log.warning("schema_refused", schema=str(name), reason=found)
-            asyncio.get_running_loop().call_later(_REFUSED_FOR, self.decoders.pop, name, None)
-        else:
-            log.info("schema_read", schema=str(name), kind=found.kind)
 
-    async def _asked_for(self, name: SchemaId) -> Schema | str:
-        """The schema, or why there is none that can be used."""
-        try:
+    async def _asked_for(self, name: SchemaId) -> Schema:
+        found = await self._answer(name)
+        if found is None:
+            await asyncio.sleep(_ONCE_MORE)
             found = await self._answer(name)
-            if found is None:
-                await asyncio.sleep(_ONCE_MORE)
-                found = await self._answer(name)
-        except Unusable as error:
-            return f"schema {name} of the registry cannot be used: {error}"
-        return found or f"the registry has no schema {name}, which the record names"
+        if found is None:
+            raise Unusable("the registry does not have it")
+        return found
+
+    def _refuse(self, name: SchemaId, why: str) -> None:
+        log.warning("schema_refused", schema=str(name), reason=why)
+        self.decoders[name] = refusing(f"schema {name}, which the record names, cannot be used: {why}")
+        asyncio.get_running_loop().call_later(_REFUSED_FOR, self.decoders.pop, name, None)
 
     async def _answer(self, name: SchemaId) -> Schema | None:
         pause = _FIRST_PAUSE

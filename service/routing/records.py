@@ -112,12 +112,10 @@ def _rules_to(stream: Stream, topic: str, decision: Decision) -> list[str]:
 
 
 def _envelope(stream: Stream) -> cloud_events.Envelope | None:
-    match stream.document.format:
-        case "cloudevents":
-            return _event(stream) or cloud_events.bare
-        case "registry":
-            return framing.without_header(_event(stream))
-    return _event(stream)
+    event = _event(stream)
+    if event is None and stream.document.format == "cloudevents":
+        event = cloud_events.bare
+    return framing.without_header(event) if stream.needs_registry else event
 
 
 def _event(stream: Stream) -> cloud_events.Envelope | None:

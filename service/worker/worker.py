@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 
 import structlog
 
@@ -11,7 +12,7 @@ from service.dispatch import accounts
 from service.dispatch.account import Account
 from service.dispatch.dispatcher import Dispatcher
 from service.errors import Misconfigured, Unavailable
-from service.formats.results import Written
+from service.formats.results import Written, written
 from service.jobs.ledger import Ledger, NoShelf
 from service.observability import health, messages, tracing
 from service.observability.telemetry import Telemetry
@@ -61,9 +62,9 @@ async def _work(
         health.served(health.app(telemetry, last), settings.health) as url,
         kafka_sink.producing(settings.kafka, telemetry) as sink,
         sharing.shared(settings.redis, settings.kafka.group_id, ready.values(), telemetry),
-        opened(settings.registry, telemetry) as registry,
+        opened(settings.registry, telemetry) if settings.registry is not None else nullcontext() as registry,
     ):
-        forms = {stream.name: _form(stream) for stream in settings.streams}
+        forms = {stream.name: written(stream.results) for stream in settings.streams}
 
         async def check(settings: Settings) -> None:
             await check_topics(settings)
@@ -111,11 +112,6 @@ async def _work(
     log.info("stopped")
 
 
-def _form(stream: Stream) -> Written | None:
-    """How results are written that are by a schema."""
-    return Written(stream.results.format) if stream.results.format in {"avro", "json_schema"} else None
-
-
 async def _see_to_schemas(streams: Sequence[Stream], forms: Mapping[str, Written | None], registry: Registry) -> None:
     """See that the registry lets us in, and that the schema of results is there where it is needed.
 
@@ -124,10 +120,10 @@ async def _see_to_schemas(streams: Sequence[Stream], forms: Mapping[str, Written
     try:
         await registry.probe()
         for stream in streams:
-            if (written := forms[stream.name]) is not None:
-                await subjects.number(stream, written, registry)
+            if (form := forms[stream.name]) is not None:
+                await subjects.number(stream, form, registry)
     except Unavailable as error:
-        if any(written is not None for written in forms.values()):
+        if any(form is not None for form in forms.values()):
             raise
         log.warning("registry_away", reason=str(error))
 

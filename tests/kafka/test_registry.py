@@ -22,13 +22,14 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from service import settings
 from service.errors import Misconfigured
-from service.formats.results import Written
+from service.formats.results import Written, written
 from service.observability.telemetry import Telemetry
 from service.registry import subjects
 from service.registry.client import Registry, opened
 from service.registry.schemas import Schemas
 from service.routing.records import Routing
 from service.routing.rules import Rules
+from tests.commands import labelstream
 from tests.kafka.schema_registry import SchemaRegistry
 from tests.kafka.tickets import MAKE_TOPIC, Tickets, Words, account, until
 from tests.kafka.topics import Read, fill, read
@@ -58,6 +59,7 @@ FORM = {
     "properties": {"number": {"type": "integer"}, "subject": {"type": "string"}, "lang": {"type": "string"}},
     "required": ["number"],
 }
+OTHERS = Schema('{"type": "record", "name": "Result", "namespace": "labelstream", "fields": []}', "AVRO")
 OPENED = datetime(2026, 11, 21, 9, tzinfo=UTC)
 
 
@@ -117,19 +119,16 @@ async def running(tickets: Tickets, words: Words, url: str) -> AsyncIterator[Tel
     telemetry = Telemetry()
     async with opened(branch(url), telemetry) as registry:
         assert registry is not None
-        written = await numbered(tickets.stream, registry)
-        routing = Routing(Rules(tickets.stream), written=written)
+        routing = Routing(Rules(tickets.stream), written=await numbered(tickets.stream, registry))
         schemas = Schemas(registry)
         async with tickets.running(account(words, telemetry), telemetry, schemas=schemas, routing=routing):
             yield telemetry
 
 
 async def numbered(stream: settings.Stream, registry: Registry) -> Written | None:
-    if stream.results.format not in {"avro", "json_schema"}:
-        return None
-    written = Written(stream.results.format)
-    await subjects.number(stream, written, registry)
-    return written
+    if (form := written(stream.results)) is not None:
+        await subjects.number(stream, form, registry)
+    return form
 
 
 @pytest.mark.parametrize(("form", "delivery"), [("avro", "exactly_once"), ("json_schema", "at_least_once")])
@@ -166,7 +165,10 @@ async def test_records_are_read_by_the_schemas_that_they_name_and_results_are_wr
     assert letters.keys() == set(unfit.values())
     assert letters[unfit["cut off"]].endswith(b": it ends too early")
     assert letters[unfit["unnamed"]].startswith(b"the record names no schema")
-    assert letters[unfit["unknown"]] == b"the registry has no schema 2147483647, which the record names"
+    assert (
+        letters[unfit["unknown"]]
+        == b"schema 2147483647, which the record names, cannot be used: the registry does not have it"
+    )
     asked = "labelstream_registry_request_duration_seconds_count"
     assert sample(telemetry, asked, operation="schema", outcome="2xx") == 3, "two schemas, and one that is named"
     assert sample(telemetry, asked, operation="schema", outcome="4xx") == 2
@@ -212,13 +214,13 @@ async def test_what_waits_for_its_schema_goes_on_when_the_registry_is_back(
 
 
 def test_a_worker_has_its_results_numbered_and_says_what_the_registry_will_not_take(
-    bootstrap: str, topic: MAKE_TOPIC, schema_registry: SchemaRegistry, desk: Desk, tmp_path: Path
+    bootstrap: str, topic: MAKE_TOPIC, desk: Desk, tmp_path: Path
 ) -> None:
     incoming, outgoing, dead, model = topic(), topic(), topic(), small_model(tmp_path / "small")
     tree = {"bootstrap": bootstrap, "model": model, "input": incoming, "output": outgoing, "dead": dead}
     results = {"format": "avro", "unregistered": "refuse"}
     config = configuration(tmp_path, tree, document={**DOCUMENT, "text": "/body/text"}, results=results)
-    config.write_text(f"{config.read_text('utf-8')}registry: {{url: {schema_registry.url}}}\n", encoding="utf-8")
+    config.write_text(f"{config.read_text('utf-8')}registry: {{url: {desk.url}}}\n", encoding="utf-8")
     subject = f"{outgoing}-value"
 
     def ended() -> str:
@@ -236,21 +238,71 @@ def test_a_worker_has_its_results_numbered_and_says_what_the_registry_will_not_t
 
 
 async def test_a_subject_that_does_not_take_the_schema_of_results_is_named(
-    bootstrap: str, topic: MAKE_TOPIC, schema_registry: SchemaRegistry, desk: Desk
+    bootstrap: str, topic: MAKE_TOPIC, desk: Desk
 ) -> None:
     taken = topic()
     tickets = Tickets(
         bootstrap, topic, results={"format": "avro"}, otherwise=taken, routes=[{"best": "x", "to": taken}]
     )
-    client = desk.client
-    client.register_schema(
-        f"{taken}-value", Schema(orjson.dumps(TICKET | {"name": "Result"} | {"fields": []}).decode())
-    )
-    client.set_compatibility(f"{taken}-value", "BACKWARD")
-    async with opened(branch(schema_registry.url), Telemetry()) as registry:
+    desk.client.register_schema(f"{taken}-value", OTHERS)
+    desk.client.set_compatibility(f"{taken}-value", "BACKWARD")
+    async with opened(branch(desk.url), Telemetry()) as registry:
         assert registry is not None
         with pytest.raises(Misconfigured, match=rf"streams\.tickets\.results: .* under '{taken}-value': .*ncompatible"):
             await numbered(tickets.stream, registry)
+
+
+def checked(config: Path) -> dict[str, tuple[bool, str]]:
+    run = labelstream("check", str(config), "--json")
+    return {each["what"]: (each["ok"], each["said"]) for each in orjson.loads(run.stdout)["checks"]}
+
+
+def test_check_asks_the_registry_and_registers_nothing(
+    bootstrap: str, topic: MAKE_TOPIC, desk: Desk, tmp_path: Path
+) -> None:
+    incoming, outgoing, dead, model = topic(), topic(), topic(), small_model(tmp_path / "small")
+    tree = {"bootstrap": bootstrap, "model": model, "input": incoming, "output": outgoing, "dead": dead}
+
+    def findings(url: str, **results: str) -> dict[str, tuple[bool, str]]:
+        config = configuration(tmp_path, tree, document=DOCUMENT, results={"format": "json_schema", **results})
+        config.write_text(f"{config.read_text('utf-8')}registry: {{url: {url}}}\n", encoding="utf-8")
+        return {what: said for what, said in checked(config).items() if "registry" in what or "streams." in what}
+
+    other = f"there is no subject '{incoming}-value', so records have to name schemas of others"
+    assert findings(desk.url) == {
+        "registry": (True, f"{desk.url} answers and lets us in"),
+        "streams.tickets.document.format": (True, f"streams.tickets.document.format: {other}"),
+        "streams.tickets.results": (
+            True,
+            "results of tickets have a schema that is registered, or that a start can register",
+        ),
+    }
+    assert f"{outgoing}-value" not in desk.client.get_subjects()
+    ok, said = findings(desk.url, unregistered="refuse")["streams.tickets.results"]
+    assert not ok
+    assert f"not registered under '{outgoing}-value': register result.schema.json" in said
+    desk.client.register_schema(f"{outgoing}-value", Schema(Written("json_schema").text, "JSON"))
+    assert findings(desk.url, unregistered="refuse")["streams.tickets.results"][0]
+    desk.client.register_schema(f"{incoming}-value", Schema('syntax = "proto3"; message A {string x = 1;}', "PROTOBUF"))
+    ok, said = findings(desk.url)["streams.tickets.document.format"]
+    assert not ok
+    assert said.endswith("cannot be used: it is Protobuf, and only Avro and JSON are read")
+    found = findings("http://127.0.0.1:1")
+    assert found == {"registry": (False, "registry: http://127.0.0.1:1 cannot be asked: nobody answers there")}
+
+
+def test_check_says_which_subject_would_not_take_the_schema_of_results(
+    bootstrap: str, topic: MAKE_TOPIC, desk: Desk, tmp_path: Path
+) -> None:
+    incoming, outgoing, dead, model = topic(), topic(), topic(), small_model(tmp_path / "small")
+    tree = {"bootstrap": bootstrap, "model": model, "input": incoming, "output": outgoing, "dead": dead}
+    desk.client.register_schema(f"{outgoing}-value", OTHERS)
+    desk.client.set_compatibility(f"{outgoing}-value", "BACKWARD")
+    config = configuration(tmp_path, tree, results={"format": "avro"})
+    config.write_text(f"{config.read_text('utf-8')}registry: {{url: {desk.url}}}\n", encoding="utf-8")
+    ok, said = checked(config)["streams.tickets.results"]
+    assert not ok
+    assert f"does not take the schema of results under '{outgoing}-value'" in said
 
 
 def sample(telemetry: Telemetry, name: str, **labels: str) -> float:
