@@ -1,4 +1,4 @@
-# labelstream, for `run` and `serve`, with the extras `redaction`, `redis` and `tracing`: everything from the lock file,
+# labelstream, for `run` and `serve`, with the extras `redaction`, `redis`, `registry`, `tracing`: all from the lock file,
 # nothing to build with, nobody's root.
 #
 #     docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t labelstream:0.1.0 .

@@ -150,8 +150,20 @@ def test_a_configuration_loads(file: Path, tmp_path: Path, environment: pytest.M
     settings.load(file)
 
 
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", reference.README.read_text("utf-8"), re.DOTALL)
+
+
+def test_the_registry_of_the_readme_goes_with_the_least_configuration() -> None:
+    tree, added = (yaml.safe_load(each) for each in EXAMPLES[:2])
+    tree["accounts"] = {"azure": {"provider": "local", "model": "models/tickets"}}
+    del added["registry"]["password_file"]
+    tree["registry"] = added["registry"] | {"password": "x"}
+    tree["streams"][0] |= added["streams"][0]
+    assert settings.parse(tree).streams[0].needs_registry
+
+
 def test_the_routes_of_the_readme_do_what_its_cases_say(tmp_path: Path) -> None:
-    least, routes, examples = re.findall(r"```yaml\n(.*?)```", reference.README.read_text("utf-8"), re.DOTALL)[:3]
+    least, _, routes, examples = EXAMPLES[:4]
     tree = yaml.safe_load(least)
     tree["accounts"] = {"azure": {"provider": "local", "model": "models/tickets"}}
     tree["streams"][0] |= yaml.safe_load(routes)

@@ -18,7 +18,7 @@ LOCKS = (
     "requirements-dev.txt",
     "tests/peers/requirements.txt",
 )
-EXTRAS_OF_THE_IMAGE = ("redaction", "redis", "tracing")
+EXTRAS_OF_THE_IMAGE = ("redaction", "redis", "registry", "tracing")
 
 
 def pins(lock: str) -> dict[str, list[Version]]:

@@ -248,6 +248,77 @@ def test_a_wrong_setting_is_refused_by_its_name(
     assert "\n" not in str(refusal.value), "one wrong setting is one line"
 
 
+REGISTRY = {"url": "https://registry:8081"}
+
+
+@pytest.mark.parametrize(
+    ("registry", "complaint"),
+    [
+        ({}, "registry.url: is required"),
+        ({"url": "registry:8081"}, "registry: url: write the registry's URL, such as https://registry:8081"),
+        ({"url": "https://:8081"}, "registry: url: write the registry's URL"),
+        ({"url": f"https://u:{KEY}@registry"}, "registry: url holds more than a host and a path"),
+        ({"url": "https://registry?a=b"}, "registry: url holds more than a host and a path"),
+        (
+            {"url": "http://registry:8081"},
+            "registry: url: http beyond this machine is not encrypted: write https, or pl",
+        ),
+        ({"url": "http://127.0.0.1:8081", "ca_file": "ca.pem"}, "registry: ca_file is for TLS"),
+        ({**REGISTRY, "password": KEY}, "registry: password is given, but no username"),
+        ({**REGISTRY, "username": "u"}, "registry: give either password or password_file"),
+        ({**REGISTRY, "username": "u", "password": KEY, "token": KEY}, "username and token are two ways to log in"),
+        ({**REGISTRY, "username": "u:v", "password": KEY}, "registry: username: it holds a colon"),
+        ({**REGISTRY, "token": f"{KEY}\n{KEY}"}, "registry: token holds characters that no key has"),
+        ({**REGISTRY, "token": KEY, "token_file": "t"}, "registry: give either token or token_file"),
+    ],
+)
+def test_a_registry_is_told_what_does_not_go_together(
+    read: Callable[..., Settings], registry: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(Misconfigured) as refusal:
+        read(with_setting("registry", registry))
+    assert complaint in str(refusal.value)
+    assert KEY not in str(refusal.value)
+
+
+def test_the_secret_of_a_registry_is_shown_nowhere(read: Callable[..., Settings]) -> None:
+    for given in ({"username": "u", "password": KEY}, {"token": KEY}):
+        found = read(with_setting("registry", {**REGISTRY, **given})).registry
+        assert found is not None
+        assert found.secret is not None
+        assert found.secret.get_secret_value() == KEY
+        assert KEY not in f"{found!r} {found} {found.model_dump_json()}"
+
+
+def test_http_is_for_this_machine_or_where_it_is_asked_for(read: Callable[..., Settings]) -> None:
+    for registry in ({"url": "http://127.0.0.1:8081"}, {"url": "http://registry", "plaintext": True}):
+        assert read(with_setting("registry", registry)).registry is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        (
+            "streams.0.document.format",
+            "registry",
+            "streams[0].document.format: the schemas are in a registry: give regi",
+        ),
+        (
+            "streams.0.results",
+            {"format": "avro"},
+            "streams[0].results.format: the schemas are in a registry: give regis",
+        ),
+        ("streams.0.results", {"unregistered": "refuse"}, "unregistered goes with format: avro and json_schema"),
+        ("streams.0.results", {"format": "avro", "mode": "binary"}, "mode goes with format: cloudevents"),
+        ("streams.0.document", {"format": "registry", "encoding": "latin-1"}, "encoding goes with format: text"),
+    ],
+)
+def test_schemas_take_a_registry(read: Callable[..., Settings], path: str, value: object, complaint: str) -> None:
+    with pytest.raises(Misconfigured) as refusal:
+        read(with_setting(path, value))
+    assert complaint in str(refusal.value)
+
+
 RESOURCE = {"endpoint": "https://contoso.cognitiveservices.azure.com", "key": KEY}
 LANGUAGE = {**RESOURCE, "provider": "azure_language", "task": "multi_label"}
 JULY = {**LANGUAGE, "api_version": "v3.1-preview.ct.1"}

@@ -128,6 +128,8 @@ KEDA = {"enabled": True, "partitions": 4}
         (with_values("minimal", terminationGracePeriodSeconds=39), "is 39, but pods need 40"),
         (with_values("minimal", config={"kafka": {"sasl_password": "x"}}), "kafka.sasl.existingSecret"),
         (with_values("minimal", config={"redis": {"host": "r", "password": "x"}}), "config.redis.password would be"),
+        (with_values("minimal", config={"registry": {"url": "r", "password": "x"}}), "config.registry has a secret"),
+        (with_values("minimal", config={"registry": {"url": "r", "token": "x"}}), "config.registry has a secret"),
         (with_values("minimal", config={"accounts": {"azure": {"key": "x"}}}), "key that would be in a ConfigMap"),
         (
             with_values("minimal", config={"accounts": {"azure": {"training": {"container": "https://x?sig=y"}}}}),
@@ -255,7 +257,7 @@ def test_nothing_but_names_brokers_and_classifiers_is_reached() -> None:
         return [port["port"] for port in egress[1]["ports"]]
 
     assert ports("minimal") == [443, 9093, 9094]
-    assert ports("everything") == [443, 9096, 6380, 4318, 8080, 4317]
+    assert ports("everything") == [443, 9096, 6380, 8081, 4318, 8080, 4317]
     assert ports("hpa") == [443, 9093]
     assert not [each for each in rendered(VALUES["bare"]) if each["kind"] == "NetworkPolicy"]
     policy = only(rendered(VALUES["everything"]), "NetworkPolicy", "prod-labelstream")["spec"]

@@ -106,6 +106,9 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- if and $values.config.redis (dig "redis" "password" "" $values.config) }}
 {{- fail "config.redis.password would be in a ConfigMap for all to read: use secrets.existingSecret and password_file" }}
 {{- end }}
+{{- if and $values.config.registry (or (dig "registry" "password" "" $values.config) (dig "registry" "token" "" $values.config)) }}
+{{- fail "config.registry has a secret that would be in a ConfigMap for all to read: use secrets.existingSecret and password_file or token_file" }}
+{{- end }}
 {{- range $name, $account := $values.config.accounts }}
 {{- if or $account.key $account.secret_access_key (dig "training" "container" "" $account) }}
 {{- fail (printf "config.accounts.%s has a key that would be in a ConfigMap for all to read: use secrets.existingSecret and key_file" $name) }}
@@ -221,6 +224,9 @@ azure.workload.identity/use: "true"
 {{- with regexFind ":[0-9]+$" (trim .) }}{{ $ports = append $ports (trimPrefix ":" . | int) }}{{ end }}
 {{- end }}
 {{- with .Values.config.redis }}{{ $ports = append $ports (default 6379 .port | int) }}{{ end }}
+{{- with .Values.config.registry }}
+{{- with regexFind "^https?://[^/]*:[0-9]+" (toString .url) }}{{ $ports = append $ports (regexFind "[0-9]+$" . | int) }}{{ end }}
+{{- end }}
 {{- with .Values.config.tracing }}
 {{- with regexFind "^https?://[^/]*:[0-9]+" (toString .endpoint) }}{{ $ports = append $ports (regexFind "[0-9]+$" . | int) }}{{ end }}
 {{- end }}
