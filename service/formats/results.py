@@ -68,7 +68,7 @@ def _avro(text: str) -> Callable[[bytes], bytes]:
         for name in _MOMENTS:
             found[name] = datetime.fromisoformat(found[name])
         value = BytesIO()
-        fastavro.schemaless_writer(value, schema, found, strict_allow_default=True)
+        fastavro.schemaless_writer(value, schema, found)
         return value.getvalue()
 
     return body

@@ -6,6 +6,8 @@ and read again, by Confluent's serializers.
 
 import asyncio
 import secrets
+import signal
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -15,12 +17,13 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from service import settings
+from service import checks, settings
 from service.errors import Misconfigured
 from service.formats.results import Written, written
 from service.observability.telemetry import Telemetry
@@ -29,7 +32,6 @@ from service.registry.client import Registry, opened
 from service.registry.schemas import Schemas
 from service.routing.records import Routing
 from service.routing.rules import Rules
-from tests.commands import labelstream
 from tests.kafka.schema_registry import SchemaRegistry
 from tests.kafka.tickets import MAKE_TOPIC, Tickets, Words, account, until
 from tests.kafka.topics import Read, fill, read
@@ -177,7 +179,7 @@ async def test_records_are_read_by_the_schemas_that_they_name_and_results_are_wr
 async def test_while_the_registry_is_away_records_are_held_and_nothing_else_waits(
     bootstrap: str, topic: MAKE_TOPIC, schema_registry: SchemaRegistry, desk: Desk
 ) -> None:
-    tickets = Tickets(bootstrap, topic, document=DOCUMENT, partitions=1)
+    tickets = Tickets(bootstrap, topic, document=DOCUMENT, partitions=2)
     words = Words()
     values = desk.avro(tickets.stream.input, [ticket(number) for number in range(20)])
     tickets.fill([*values, b"not framed"])
@@ -187,7 +189,11 @@ async def test_while_the_registry_is_away_records_are_held_and_nothing_else_wait
             await until(lambda: sample(telemetry, "labelstream_records_awaiting_schema") == 20)
             await asyncio.sleep(2)  # longer than the group's session
             assert sample(telemetry, "labelstream_rebalances_total", event="assigned") == 1
-            assert (await tickets.committed())[0].offset == 0
+            joining = time.monotonic()
+            async with running(tickets, words, schema_registry.url) as other:
+                await until(lambda: sample(other, "labelstream_assigned_partitions") == 1)
+                await until(lambda: sample(other, "labelstream_records_awaiting_schema") > 0)
+            assert time.monotonic() - joining < tickets.stream.drain, "a rebalance was not to wait for what waits"
     assert tickets.results() == []
     async with running(tickets, words, schema_registry.url):
         await tickets.are_done()
@@ -233,8 +239,38 @@ def test_a_worker_has_its_results_numbered_and_says_what_the_registry_will_not_t
     fill(bootstrap, incoming, desk.avro(incoming, [ticket(1)]))
     with worker(config) as running:
         running.wait_until(lambda: bool(read(bootstrap, outgoing)))
-    (message,) = read(bootstrap, outgoing)
-    assert desk.read(message, "avro")["id"] == "1"
+        copies = topic()
+        routed = yaml.safe_load(config.read_text("utf-8"))
+        routed["streams"][0]["routes"] = [{"best_at_least": 0.01, "to": copies}]
+        config.write_text(yaml.safe_dump(routed), encoding="utf-8")
+        running.send(signal.SIGHUP)
+        running.wait_until(lambda: bool(running.events("reload_failed")))
+        assert f"not registered under '{copies}-value'" in running.events("reload_failed")[0]["reason"]
+        desk.client.register_schema(f"{copies}-value", Schema(Written("avro").text, "AVRO"))
+        running.send(signal.SIGHUP)
+        running.wait_until(lambda: bool(running.events("reloaded")))
+        fill(bootstrap, incoming, desk.avro(incoming, [ticket(2)]))
+        running.wait_until(lambda: bool(read(bootstrap, copies)))
+    assert [desk.read(each, "avro")["id"] for each in read(bootstrap, outgoing)] == ["1", "2"]
+    assert [desk.read(each, "avro")["id"] for each in read(bootstrap, copies)] == ["2"]
+
+
+def test_a_worker_starts_without_the_registry_where_only_records_take_it(
+    bootstrap: str, topic: MAKE_TOPIC, tmp_path: Path
+) -> None:
+    incoming, model = topic(), small_model(tmp_path / "small")
+    tree = {"bootstrap": bootstrap, "model": model, "input": incoming, "output": topic(), "dead": topic()}
+    nowhere = "registry: {url: 'http://127.0.0.1:1', request_timeout: 1s}\n"
+    for results, started in (("json", True), ("avro", False)):
+        config = configuration(tmp_path, tree, document=DOCUMENT, results={"format": results})
+        config.write_text(config.read_text("utf-8") + nowhere, encoding="utf-8")
+        with worker(config) as running:
+            if started:
+                running.wait_until(lambda: bool(running.events("started")))
+                assert "nobody answers there" in running.events("registry_away")[0]["reason"]
+            else:
+                assert running.wait() == 1
+                assert "registry: http://127.0.0.1:1 cannot be asked: nobody answers there" in running.said()
 
 
 async def test_a_subject_that_does_not_take_the_schema_of_results_is_named(
@@ -252,24 +288,25 @@ async def test_a_subject_that_does_not_take_the_schema_of_results_is_named(
             await numbered(tickets.stream, registry)
 
 
-def checked(config: Path) -> dict[str, tuple[bool, str]]:
-    run = labelstream("check", str(config), "--json")
-    return {each["what"]: (each["ok"], each["said"]) for each in orjson.loads(run.stdout)["checks"]}
+async def checked(config: Path) -> dict[str, tuple[bool, str]]:
+    return {each.what: (each.ok, each.said) for each in await checks.check(settings.load(config))}
 
 
-def test_check_asks_the_registry_and_registers_nothing(
+async def test_check_asks_the_registry_and_registers_nothing(
     bootstrap: str, topic: MAKE_TOPIC, desk: Desk, tmp_path: Path
 ) -> None:
     incoming, outgoing, dead, model = topic(), topic(), topic(), small_model(tmp_path / "small")
     tree = {"bootstrap": bootstrap, "model": model, "input": incoming, "output": outgoing, "dead": dead}
 
-    def findings(url: str, **results: str) -> dict[str, tuple[bool, str]]:
+    async def findings(url: str, **results: str) -> dict[str, tuple[bool, str]]:
         config = configuration(tmp_path, tree, document=DOCUMENT, results={"format": "json_schema", **results})
         config.write_text(f"{config.read_text('utf-8')}registry: {{url: {url}}}\n", encoding="utf-8")
-        return {what: said for what, said in checked(config).items() if "registry" in what or "streams." in what}
+        return {
+            what: said for what, said in (await checked(config)).items() if "registry" in what or "streams." in what
+        }
 
     other = f"there is no subject '{incoming}-value', so records have to name schemas of others"
-    assert findings(desk.url) == {
+    assert await findings(desk.url) == {
         "registry": (True, f"{desk.url} answers and lets us in"),
         "streams.tickets.document.format": (True, f"streams.tickets.document.format: {other}"),
         "streams.tickets.results": (
@@ -278,20 +315,20 @@ def test_check_asks_the_registry_and_registers_nothing(
         ),
     }
     assert f"{outgoing}-value" not in desk.client.get_subjects()
-    ok, said = findings(desk.url, unregistered="refuse")["streams.tickets.results"]
+    ok, said = (await findings(desk.url, unregistered="refuse"))["streams.tickets.results"]
     assert not ok
     assert f"not registered under '{outgoing}-value': register result.schema.json" in said
     desk.client.register_schema(f"{outgoing}-value", Schema(Written("json_schema").text, "JSON"))
-    assert findings(desk.url, unregistered="refuse")["streams.tickets.results"][0]
+    assert (await findings(desk.url, unregistered="refuse"))["streams.tickets.results"][0]
     desk.client.register_schema(f"{incoming}-value", Schema('syntax = "proto3"; message A {string x = 1;}', "PROTOBUF"))
-    ok, said = findings(desk.url)["streams.tickets.document.format"]
+    ok, said = (await findings(desk.url))["streams.tickets.document.format"]
     assert not ok
     assert said.endswith("cannot be used: it is Protobuf, and only Avro and JSON are read")
-    found = findings("http://127.0.0.1:1")
+    found = await findings("http://127.0.0.1:1")
     assert found == {"registry": (False, "registry: http://127.0.0.1:1 cannot be asked: nobody answers there")}
 
 
-def test_check_says_which_subject_would_not_take_the_schema_of_results(
+async def test_check_says_which_subject_would_not_take_the_schema_of_results(
     bootstrap: str, topic: MAKE_TOPIC, desk: Desk, tmp_path: Path
 ) -> None:
     incoming, outgoing, dead, model = topic(), topic(), topic(), small_model(tmp_path / "small")
@@ -300,7 +337,7 @@ def test_check_says_which_subject_would_not_take_the_schema_of_results(
     desk.client.set_compatibility(f"{outgoing}-value", "BACKWARD")
     config = configuration(tmp_path, tree, results={"format": "avro"})
     config.write_text(f"{config.read_text('utf-8')}registry: {{url: {desk.url}}}\n", encoding="utf-8")
-    ok, said = checked(config)["streams.tickets.results"]
+    ok, said = (await checked(config))["streams.tickets.results"]
     assert not ok
     assert f"does not take the schema of results under '{outgoing}-value'" in said
 

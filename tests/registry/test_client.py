@@ -10,6 +10,7 @@ from service import settings
 from service.errors import Misconfigured, Unavailable
 from service.formats.registered import Schema, Unusable
 from service.observability.telemetry import Telemetry
+from service.registry import client
 from service.registry.client import Incompatible, opened
 from tests.registry.answering import UNKNOWN, answering, avro
 
@@ -196,6 +197,13 @@ async def test_certificates_are_trusted_as_the_settings_say(tmp_path: Path) -> N
         with pytest.raises(Misconfigured, match=r"registry\.ca_file: .*other\.pem is of no use"):
             async with opened(settings.Registry(url="https://r", ca_file=file), Telemetry()):
                 pass
+
+
+async def test_without_the_extra_it_is_told_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "find_spec", lambda _: None)
+    with pytest.raises(Misconfigured, match=r"pip install 'labelstream\[registry\]'"):
+        async with opened(settings.Registry(url="https://r"), Telemetry()):
+            pass
 
 
 async def test_the_path_of_the_url_is_kept() -> None:
