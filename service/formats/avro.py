@@ -2,7 +2,8 @@
 
 Before a schema is used, its logical types are exchanged for ours, which give JSON's values: text for dates, times,
 decimals and UUIDs, Base64 for bytes. What a record could do to the process is seen by the schema: one whose arrays have
-items of no bytes at all is not used, as a few bytes would claim any number of them.
+items of no bytes at all is not used, as a few bytes would claim any number of them. Records within are counted, as what
+is one byte takes hundreds in memory.
 """
 
 import base64
@@ -23,6 +24,8 @@ from service.formats.registered import Unusable
 _LONGEST_DECIMAL = 256
 """Bytes of a decimal that is still written out: 616 digits. To write longer ones takes ever longer."""
 _MOST_SCALE = 1_000
+_MOST_RECORDS = 100_000
+"""Records within a value: a message of a megabyte may claim ten times as many, which are 200 MB and seconds."""
 _OURS = "labelstream-"
 _WHOLE = "labelstream_whole"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,12 +61,15 @@ def decoder(schema: object, *references: object) -> Callable[[bytes], object]:
 
     def decode(value: bytes) -> object:
         rest = io.BytesIO(value)
+        _Records.left = _MOST_RECORDS
         try:
             found: object = read(rest, parsed, None)[_WHOLE]
         except EOFError:
             raise Unfitting("it ends too early") from None
         except RecursionError:
             raise Unfitting("it is nested too deeply") from None
+        except _TooMany:
+            raise Unfitting(f"it has more than {_MOST_RECORDS:,} records within") from None
         except _FAULTS:
             raise Unfitting("its bytes are not what the schema says") from None
         if rest.tell() != len(value):
@@ -82,6 +88,7 @@ def _ours(schema: Any) -> Any:
     found = {key: value for key, value in schema.items() if key != "logicalType"}
     match kind := schema.get("type"):
         case "record" | "error" if isinstance(fields := schema.get("fields"), list):
+            found["logicalType"] = f"{_OURS}counted"
             found["fields"] = [{**each, "type": _ours(each.get("type"))} for each in fields]
         case "array":
             found["items"] = _ours(schema.get("items"))
@@ -155,6 +162,23 @@ class _Nesting:
         return self._known[name]
 
 
+class _TooMany(Exception):
+    """A value has more records within than anybody means."""
+
+
+class _Records:
+    """How many may still be in the value that is being read, of which there is one at a time."""
+
+    left = _MOST_RECORDS
+
+
+def _counted(record: object, *_: object) -> object:
+    _Records.left -= 1
+    if _Records.left < 0:
+        raise _TooMany
+    return record
+
+
 def _base64(value: bytes, *_: object) -> str:
     return base64.b64encode(value).decode()
 
@@ -204,6 +228,8 @@ def _time(units: int) -> Callable[..., str]:
 
 
 LOGICAL_READERS |= {
+    f"record-{_OURS}counted": _counted,
+    f"error-{_OURS}counted": _counted,
     f"bytes-{_OURS}base64": _base64,
     f"fixed-{_OURS}base64": _base64,
     f"bytes-{_OURS}decimal": _decimal,

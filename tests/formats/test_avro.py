@@ -22,6 +22,7 @@ TREE = {
     "fields": [{"name": "said", "type": "string"}, {"name": "under", "type": {"type": "array", "items": "Tree"}}],
 }
 CHAIN = {"type": "record", "name": "Chain", "fields": [{"name": "next", "type": ["null", "Chain"]}]}
+FLAG = {"type": "record", "name": "Flag", "fields": [{"name": "flag", "type": "boolean"}]}
 RECORD = {
     "type": "record",
     "name": "Ticket",
@@ -99,6 +100,12 @@ def test_a_uuid_of_sixteen_bytes_is_written_as_uuids_are() -> None:
     assert decoder(a("fixed", "uuid", name="U", size=16))(bytes(15) + b"\1") == str(uuid.UUID(int=1))
 
 
+def test_as_many_records_as_anybody_means_are_read() -> None:
+    read = decoder({"type": "array", "items": FLAG})
+    for _ in range(2):  # each value has its own count
+        assert read(b"\xc0\x9a\x0c" + bytes(100_000) + b"\0") == [{"flag": False}] * 100_000
+
+
 def test_a_type_within_a_type_is_that_type() -> None:
     assert decoder({"type": {"type": "array", "items": a("int", "date")}})(b"\2\0\0") == ["1970-01-01"]
 
@@ -129,6 +136,11 @@ def test_names_that_other_schemas_define_are_known() -> None:
         ({"type": "map", "values": "int"}, b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\1\2a\2", "it ends too early"),
         ("long", b"\xff" * 40, "its bytes are not what the schema says"),
         (a("bytes", "decimal", precision=9), b"\x92\4" + bytes(265), "its bytes are not what the schema says"),
+        (
+            {"type": "array", "items": FLAG},
+            b"\x80\x89\x7a" + bytes(1_000_000) + b"\0",
+            "more than 100,000 records within",
+        ),
         (CHAIN, b"\2" * 1_000_000, "it is nested too deeply"),
         (TREE, b"\2a\2" * 300_000, "it is nested too deeply"),
     ],
