@@ -35,6 +35,9 @@ TOPIC = "tickets.incoming"
 PATIENCE = 60.0
 VARIABLES = ("namespace", "job", "instance", "topic", "account")
 
+BANDS = {"to 0.5": 20.0, "to 0.7": 30.0, "to 0.9": 90.0, "to 0.99": 100.0, "above 0.99": 60.0}
+"""Results of an hour of yesterday by their scores."""
+
 FAULTS = """
 - {on: submit, status: 429, retry_after: 1, times: 2}
 - {on: submit, status: 503, times: 1}
@@ -49,7 +52,7 @@ def documents() -> Iterator[bytes]:
     yield from (b"{", b"not JSON", b'{"id": "empty", "text": ""}')
 
 
-def configured(bootstrap: str, url: str, redis_port: int, other: Path, traces: str) -> settings.Settings:
+def configured(bootstrap: str, url: str, redis_port: int, scene: "Scene") -> settings.Settings:
     return settings.parse(
         {
             "kafka": {"bootstrap_servers": bootstrap, "group_id": "triage", "fetch_max_wait": "20ms"},
@@ -72,7 +75,7 @@ def configured(bootstrap: str, url: str, redis_port: int, other: Path, traces: s
                     "deployment": "production",
                     "task": "single_label",
                 },
-                "other": {"provider": "local", "model": str(other)},
+                "other": {"provider": "local", "model": str(scene.tried)},
             },
             "streams": [
                 {
@@ -87,33 +90,34 @@ def configured(bootstrap: str, url: str, redis_port: int, other: Path, traces: s
                     "batch": {"documents": 10, "wait": "20ms"},
                     "redact": {"kinds": ["email"]},
                     "routes": [{"best_below": 0.6, "to": "tickets.review"}],
-                    "baseline": {"delivery": 0.5, "access": 0.5},
+                    "baseline": dict(scene.shares),
                     "review": {"topic": "tickets.review", "decisions": "tickets.decisions"},
                     "note_jobs": False,  # the mock makes no compacted topics
                 }
             ],
             "redis": {"host": "127.0.0.1", "port": redis_port, "password": PASSWORD},
-            "tracing": {"endpoint": traces, "sample": 1},
+            "tracing": {"endpoint": scene.traces, "sample": 1},
             "health": {"port": 0},
         },
         "these tests",
     )
 
 
-class Models(NamedTuple):
-    """The model that is served, and the one that is tried beside it."""
+class Scene(NamedTuple):
+    """What a run is made of: the model that is served, the one that is tried, who takes traces, and shares of classes.
+
+    These are normal, and are as they were yesterday.
+    """
 
     served: Path
     tried: Path
+    traces: str
+    shares: Mapping[str, float]
 
 
 @asynccontextmanager
 async def run(
-    folder: Path,
-    redis: RedisServer,
-    models: Models,
-    traces: str,
-    feed: Callable[[Producer], Coroutine[None, None, None]],
+    folder: Path, redis: RedisServer, scene: Scene, feed: Callable[[Producer], Coroutine[None, None, None]]
 ) -> AsyncIterator[Mapping[str, str]]:
     """A worker at work on what is fed; gives the addresses of what is to be scraped."""
     broker = Producer({"test.mock.num.brokers": 1, "log_level": 0})
@@ -125,12 +129,12 @@ async def run(
     broker.produce("tickets.decisions", orjson.dumps({"question": "tickets:1", "labels": ["access"]}))
     assert broker.flush(10) == 0
     (faults := folder / "faults.yaml").write_text(FAULTS, encoding="utf-8")
-    registered = Registration.parse(f"tickets/production={models.served}")
+    registered = Registration.parse(f"tickets/production={scene.served}")
     options = ServeOptions(data=folder / "served", port=0, keys=("k" * 32,), models=(registered,), faults=faults)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     started, watched = loop.create_future(), loop.create_future()
     async with serving(options) as url, asyncio.TaskGroup() as tasks:
-        configuration = configured(f"{at.host}:{at.port}", url, redis.port, models.tried, traces)
+        configuration = configured(f"{at.host}:{at.port}", url, redis.port, scene)
         tasks.create_task(watch(configuration, stop, watched.set_result))
         told = {"reviews": await watched, "serve": url}
         tasks.create_task(worker.work(configuration, stop, started.set_result))
@@ -156,10 +160,11 @@ async def once(broker: Producer) -> None:
 def yesterday_and_a_week_ago(shares: Mapping[str, float]) -> str:
     """What the rules would have recorded then, in the form that promtool makes blocks of."""
     name = 'namespace_job_topic_label:labelstream_labels:{}1h{{label="{}",%s}}'
+    scores = 'namespace_job_topic_band:labelstream_confidence:increase1h{{band="{}",%s}}'
     series = {
         **{name.format("share", label): share for label, share in shares.items()},
         **{name.format("increase", label): 300 * share for label, share in shares.items()},
-        'namespace_job_topic_band:labelstream_confidence:increase1h{band="to 0.9",%s}': 300.0,
+        **{scores.format(band): results for band, results in BANDS.items()},
         'namespace_job_topic_language:labelstream_record_languages:share1h{language="en",%s}': 1.0,
         "namespace_job_topic:labelstream_record_characters:mean1h{%s}": 40.0,
         "namespace_job_topic:labelstream_records_finished:rate1h{%s}": 2.0,
@@ -296,8 +301,9 @@ async def test_every_query_has_data_of_a_real_run(tmp_path: Path) -> None:
 
 async def _every_query_has_data(tmp_path: Path, redis: RedisServer, collected: Collected) -> None:
     shares = {"delivery": 0.6, "access": 0.4}
-    models = Models(small_model(tmp_path / "model"), small_model(tmp_path / "other", parcels="post"))
-    async with run(tmp_path, redis, models, collected.url, once) as told, scraping(tmp_path, told, shares) as http:
+    served, tried = small_model(tmp_path / "model"), small_model(tmp_path / "other", parcels="post")
+    scene = Scene(served, tried, collected.url, shares)
+    async with run(tmp_path, redis, scene, once) as told, scraping(tmp_path, told, shares) as http:
         left, deadline = asked(), time.monotonic() + PATIENCE
         while left := await lacking(http, left):
             if time.monotonic() > deadline:

@@ -3,7 +3,7 @@
 Grafana Foundation SDK: https://grafana.github.io/grafana-foundation-sdk/
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from grafana_foundation_sdk.builders import (
@@ -89,10 +89,16 @@ def stat_of(title: str, says: str, unit: str, *queries: Query, limit: Limit = NO
     return _panel(panel.reduce_options(options).decimals(decimals), title, says, unit, queries, limit=limit)
 
 
+_AT_LEAST = {"percentunit": 0.05, "suffix:/s": 0.1}
+"""How far axes go at least, by their unit: where all is zero, they would go to a hundred."""
+
+
 def lines(title: str, says: str, unit: str, *queries: Query, limit: Limit | None = None) -> Panel:
     """Lines over time; where an alert begins, a dashed one goes across."""
     panel = timeseries.Panel().line_width(1).fill_opacity(8).show_points(shapes.VisibilityMode.NEVER).min(0)
     panel = panel.legend(_legend()).tooltip(_tooltip())
+    if unit in _AT_LEAST:
+        panel = panel.axis_soft_max(_AT_LEAST[unit])
     if limit is not None:
         style = common.GraphThresholdsStyleConfig().mode(shapes.GraphThresholdsStyleMode.DASHED)
         panel = panel.thresholds_style(style)
@@ -172,6 +178,9 @@ VARIABLES = {
 }
 
 
+_COLUMNS, _ABREAST = 24, 4
+
+
 def board(name: str, says: str, rows: Sequence[Row], by: Sequence[str]) -> models.Dashboard:
     """A board with its variables; `by` names those of `VARIABLES` that it has beside the usual ones."""
     drawn = (
@@ -217,13 +226,21 @@ def board(name: str, says: str, rows: Sequence[Row], by: Sequence[str]) -> model
     for row in rows:
         heading = dashboard.Row(row.question)
         drawn = drawn.with_row(heading.repeat(row.each) if row.each else heading)
-        wide, wider = divmod(24, len(row.panels))
-        for number, panel in enumerate(row.panels):
-            drawn = drawn.with_panel(panel.height(row.height).span(wide + (number < wider)))
+        for panel, width in zip(row.panels, _widths(len(row.panels)), strict=True):
+            drawn = drawn.with_panel(panel.height(row.height).span(width))
     built = drawn.build()
     for number, panel in enumerate(built.panels or (), start=1):
         panel.id_val = number
     return built
+
+
+def _widths(panels: int) -> Iterator[int]:
+    """How wide panels are, in as few lines as hold at most four each: in a narrower one the title is cut."""
+    lines = -(-panels // _ABREAST)
+    for line in range(lines):
+        abreast = panels // lines + (line < panels % lines)
+        wide, wider = divmod(_COLUMNS, abreast)
+        yield from (wide + (number < wider) for number in range(abreast))
 
 
 def quantiles(metric: str, labels: str, *shares: float, by: str = "") -> list[Query]:

@@ -35,10 +35,8 @@ def draw() -> Dashboard:
         "Results",
         "What documents are classified as, how sure the classifiers are, whether that changes, and what is refused.",
         [
-            Row(
-                "Have the answers changed?",
-                [_drift(), _drift_over_time(), _shares_then(), _off_the_baseline(), _drift_of_scores()],
-            ),
+            Row("Have the answers changed?", [_drift(), _drift_over_time(), _shares_then()]),
+            Row("Are they what is normal, and as sure?", [_off_the_baseline(), _drift_of_scores()]),
             Row("What are the answers?", _answers()),
             Row("How sure are they?", _confidence()),
             Row("Have the texts changed?", _texts()),

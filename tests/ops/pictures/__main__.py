@@ -29,7 +29,7 @@ from service.model.train import train
 from tests import browser
 from tests.collector import collecting
 from tests.ops.test_boards import FILES
-from tests.ops.test_queries import TOPIC, Models, as_grafana_asks, run, scraping
+from tests.ops.test_queries import TOPIC, Scene, as_grafana_asks, run, scraping
 from tests.redis_server import redis_server
 
 ROOT = Path(__file__).parents[3]
@@ -135,10 +135,10 @@ async def main() -> None:
         folder = Path(name)
         with as_file(files("service.samples") / "tickets.jsonl") as path:
             rows = examples.read(path)
-        models = Models(folder / "model", folder / "other")
-        train(rows[::2], task="single_label", name="tickets").save(models.served)
-        train(rows[::4], task="single_label", name="tickets").save(models.tried)
-        async with run(folder, redis, models, traces.url, feed) as told, scraping(folder, told, _YESTERDAY) as http:
+        scene = Scene(folder / "model", folder / "other", traces.url, _YESTERDAY)
+        train(rows[::2], task="single_label", name="tickets").save(scene.served)
+        train(rows[::4], task="single_label", name="tickets").save(scene.tried)
+        async with run(folder, redis, scene, feed) as told, scraping(folder, told, _YESTERDAY) as http:
             await asyncio.sleep(SECONDS + 20)
             until = time.time() - 2
             boards = {board: (FILES[board], await asked(http, FILES[board], until)) for board in FILES}
