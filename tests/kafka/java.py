@@ -70,6 +70,7 @@ class Fetched:
         if maven is None:
             raise NotInstalled(f"mvn (Maven) is not installed, and it is what fetches {self.what}")
         goal = [f"dependency:{self._goal}", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
+        goal.append(f"-DmarkersDirectory={folder.with_name('markers')}")  # else what was unpacked once is not again
         command = [maven, "--batch-mode", "--quiet", "--strict-checksums", "--file", str(self._pom), *goal]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
