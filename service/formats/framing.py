@@ -8,13 +8,13 @@ import struct
 from typing import NamedTuple
 from uuid import UUID
 
-from service.documents import Headers, Reason, Record, Refused
-from service.formats.cloud_events import Envelope, Enveloped
+from service.documents import Reason, Record, Refused
 
 SchemaId = int | UUID
 """What a registry calls a schema: the number that it has there, or the GUID that it has everywhere."""
 
-_HEADER = "__value_schema_id"
+HEADER = "__value_schema_id"
+"""The header that names a value's schema."""
 _NUMBER = struct.Struct(">xI")
 _GUID = 17
 
@@ -29,11 +29,11 @@ class Framed(NamedTuple):
 def framed(record: Record) -> Framed | Refused:
     """What a record says of its schema, and the rest of it; the header goes before the value, where there are both."""
     value = record.value or b""
-    told = next((told for name, told in record.headers if name == _HEADER), None)
+    told = next((told for name, told in record.headers if name == HEADER), None)
     if told is not None:
         found = _read(told)
         if found is None or found.payload:
-            return Refused(Reason.UNDECODABLE, f"the header {_HEADER} is neither a schema's number nor its GUID")
+            return Refused(Reason.UNDECODABLE, f"the header {HEADER} is neither a schema's number nor its GUID")
         return Framed(found.schema, value)
     return _read(value) or Refused(
         Reason.UNDECODABLE, "the record names no schema: it does not begin as Confluent's wire format does"
@@ -52,13 +52,3 @@ def _read(given: bytes) -> Framed | None:
 def prefix(number: int) -> bytes:
     """What stands before a value that was written by the schema of this number."""
     return _NUMBER.pack(number)
-
-
-def without_header(envelope: Envelope | None) -> Envelope:
-    """The same, and a result does not name the schema of the record that it is about."""
-
-    def enveloped(name: str, subject: str, time: bytes, result: bytes, headers: Headers) -> Enveloped:
-        kept = [header for header in headers if header[0] != _HEADER]
-        return envelope(name, subject, time, result, kept) if envelope is not None else (result, kept)
-
-    return enveloped

@@ -18,6 +18,8 @@ from service.settings import Stream
 
 _OURS = "labelstream-"
 """What our headers begin with. Those of an earlier time round would say of a result that it is a dead letter."""
+_NOT_OF_A_RESULT = (_OURS, framing.HEADER)
+"""What the headers of a record begin with that are not its result's: that is no value of the schema of the record."""
 OURS = (_OURS, "__connect.errors.")
 """What the headers of a dead letter begin with that are not the record's own."""
 _REDRIVES = "labelstream-redrives"
@@ -72,7 +74,7 @@ class Routing:
             position, _, key, _, given = record
             decision = rules.decide(document, outcome.classes)
             value = form.filled(document, outcome, decision.told)
-            headers = [header for header in given if not header[0].startswith(_OURS)]
+            headers = [header for header in given if not header[0].startswith(_NOT_OF_A_RESULT)]
             headers.append(("labelstream-id", (name := f"{stream.name}:{position}").encode()))
             if self._tracing is not None:
                 headers = self._tracing.continued(record, headers)
@@ -81,21 +83,18 @@ class Routing:
                 value, headers = self._envelope(name, document.id, _time(answer.at), value, headers)
             if written is not None:
                 value = written.body(value)
-            messages.append(
-                Message(output, key, value if written is None else written.framed(output, value), headers, position)
-            )
+            messages.append(Message(output, key, self._framed(output, value), headers, position))
             for topic in decision.to:
                 if topic == asks_people:
                     labels = proposed(stream, outcome.classes, form.task)
                     question = self._question(name, plain[0], document, labels, _rules_to(stream, topic, decision))
                     messages.append(Message(topic, key, question, plain[1], position))
                 elif topic != output:
-                    messages.append(
-                        Message(
-                            topic, key, value if written is None else written.framed(topic, value), headers, position
-                        )
-                    )
+                    messages.append(Message(topic, key, self._framed(topic, value), headers, position))
         return messages
+
+    def _framed(self, topic: str, value: bytes) -> bytes:
+        return value if self.written is None else self.written.framed(topic, value)
 
     def _question(
         self, name: str, result: bytes, document: Document, labels: Sequence[str], rules: Sequence[str]
@@ -112,16 +111,9 @@ def _rules_to(stream: Stream, topic: str, decision: Decision) -> list[str]:
 
 
 def _envelope(stream: Stream) -> cloud_events.Envelope | None:
-    event = _event(stream)
-    if event is None and stream.document.format == "cloudevents":
-        event = cloud_events.bare
-    return framing.without_header(event) if stream.needs_registry else event
-
-
-def _event(stream: Stream) -> cloud_events.Envelope | None:
     results = stream.results
     if results.format != "cloudevents":
-        return None
+        return cloud_events.bare if stream.document.format == "cloudevents" else None
     made = cloud_events.binary if results.mode == "binary" else cloud_events.structured
     return made(results.source or f"/labelstream/{stream.name}", results.type)
 

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.documents import Headers, Reason, Refused
-from service.formats import framing
 from service.formats.framing import Framed, SchemaId, framed, prefix
 from service.formats.registered import Decode, Schema, Unusable, decoder, refusing, schema_of, value
 from tests.records import record
@@ -56,11 +55,6 @@ def test_a_tombstone_names_no_schema_and_waits_for_none() -> None:
 @given(st.binary(), st.lists(st.tuples(st.sampled_from([HEADER, "x"]), st.binary())))
 def test_whatever_the_bytes_there_is_a_schema_or_a_reason(payload: bytes, headers: Headers) -> None:
     assert isinstance(framed(record(0, payload, headers=headers)), Framed | Refused)
-
-
-def test_a_result_does_not_name_the_schema_of_its_record() -> None:
-    kept = framing.without_header(None)("", "", b"", b"{}", [("a", b"1"), (HEADER, prefix(1))])
-    assert kept == (b"{}", [("a", b"1")])
 
 
 def test_json_is_read_and_not_held_against_its_schema() -> None:

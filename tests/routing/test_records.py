@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from service.dispatch.answers import Answer
 from service.documents import Classified, ClassScore, Document, Message, Outcome, Position, Reason, Record, Refused
+from service.formats.framing import HEADER
 from service.review.join import proposed
 from service.routing.records import Routing, dead_letter, redrives, sent_back
 from service.routing.rules import Rules
@@ -106,6 +107,15 @@ def test_a_result_keeps_the_key_and_the_headers_of_its_record_and_has_an_id_that
         ("labelstream-id", b"tickets:incoming-0-812"),
     ]
     assert first == again
+
+
+def test_nothing_but_a_dead_letter_names_the_schema_of_its_record() -> None:
+    asked = ticket(812, headers=[("kept", b"1"), (HEADER, b"\0\0\0\0\7")])
+    result, copy = route(ROUTED, answer(scores(billing=1), documents=[asked]))
+    for message in (result, copy):
+        assert [name for name, _ in message.headers] == ["kept", "labelstream-id"]
+    (dead,) = route(ROUTED, answer(Refused(Reason.REFUSED_BY_CLASSIFIER, "no"), documents=[asked]))
+    assert HEADER in dict(dead.headers)
 
 
 def test_a_result_of_a_record_that_was_a_result_or_a_dead_letter_before_is_neither() -> None:
