@@ -105,10 +105,14 @@ class AccountStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ReviewStatistics:
-    """What became of people's decisions on a stream: how many, by the class that was best, and what they became."""
+    """What became of people's decisions on a stream: how many, by the class that was best, and what they became.
+
+    Those `of_a_day` are of the last 24 hours, and in time.
+    """
 
     topic: str
     became: Mapping[tuple[str, str], int]
+    of_a_day: Mapping[tuple[str, str], int]
 
 
 class _Texts:
@@ -604,7 +608,7 @@ class Telemetry(Collector):
         """The gauges, read now."""
         yield from _stream_gauges(self.stream_statistics())
         yield from _account_gauges(self.account_statistics())
-        yield _review_gauge([statistics() for statistics in self._reviews])
+        yield from _review_gauges([statistics() for statistics in self._reviews])
 
 
 def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
@@ -739,22 +743,27 @@ def _account_gauges(accounts: Sequence[AccountStatistics]) -> Iterator[Metric]:
     )
 
 
-def _review_gauge(reviews: Sequence[ReviewStatistics]) -> Metric:
+def _review_gauges(reviews: Sequence[ReviewStatistics]) -> Iterator[Metric]:
+    names = "topic", "label", "became"
     decisions = _gauge(
         "review_decisions",
         "Decisions of people, by the class that was best and what they became; shown by `labelstream reviews watch`.",
-        "topic",
-        "label",
-        "became",
+        *names,
+    )
+    of_a_day = _gauge(
+        "review_decisions_of_a_day",
+        "Those of them that were made in the last 24 hours, and in time, by the class that was best.",
+        *names,
     )
     for stream in reviews:
-        counts = Counting[tuple[str, str]]()
         labels = Counting[str]()
         for (label, _), count in stream.became.items():
             labels[label] += count
         kept = {label for label, _ in sorted(labels.items(), key=lambda each: (-each[1], each[0]))[:_MOST_CLASSES]}
-        for (label, became), count in stream.became.items():
-            counts[label if label in kept else "other", became] += count
-        for (label, became), count in sorted(counts.items()):
-            decisions.add_metric([stream.topic, label, became], count)
-    return decisions
+        for gauge, became in (decisions, stream.became), (of_a_day, stream.of_a_day):
+            counts = Counting[tuple[str, str]]()
+            for (label, what), count in became.items():
+                counts[label if label in kept else "other", what] += count
+            for (label, what), count in sorted(counts.items()):
+                gauge.add_metric([stream.topic, label, what], count)
+    yield from (decisions, of_a_day)

@@ -30,6 +30,9 @@ class Became(StrEnum):
     MALFORMED = "malformed"
 
 
+_IN_TIME = (Became.AGREED, Became.CORRECTED)
+
+
 class Question(NamedTuple):
     """What somebody was asked; `proposed` are the labels of the classifier, `at` is in milliseconds UTC."""
 
@@ -50,11 +53,12 @@ class Decision(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A question with the decision that counts."""
+    """A question with the decision that counts, of the time `at` (milliseconds UTC)."""
 
     question: Question
     labels: tuple[str, ...]
     became: Became
+    at: int
 
 
 def asked(result: bytes, name: str, text: str, about: Mapping[str, Any]) -> bytes:
@@ -144,7 +148,7 @@ class Reviews:
         became = Became.AGREED if agreed else Became.CORRECTED
         if decision.at - asked.at > self._within:
             became = Became.LATE
-        self._decided[decision.id] = Decided(asked, decision.labels, became)
+        self._decided[decision.id] = Decided(asked, decision.labels, became, decision.at)
         return self._is(asked.best, became)
 
     def forget(self, before: float) -> None:
@@ -158,6 +162,15 @@ class Reviews:
     def decided(self) -> Collection[Decided]:
         """Every question that is decided, with the decision that counts."""
         return self._decided.values()
+
+    def since(self, at: float) -> Counter[tuple[str, Became]]:
+        """How many decisions from that time on (milliseconds UTC) agree and how many correct, by the best class."""
+        counts = Counter[tuple[str, Became]]()
+        for each in self._decided.values():
+            if each.at >= at and each.became in _IN_TIME:
+                for became in _IN_TIME:  # both, so that agreement that is nil is not a class without agreement
+                    counts[each.question.best, became] += each.became is became
+        return counts
 
     def _is(self, best: str, became: Became) -> Became:
         self.became[best, became] += 1

@@ -8,7 +8,7 @@ corrected comes to the same figures.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -16,13 +16,14 @@ import structlog
 from service.errors import Misconfigured, Unavailable
 from service.observability import health, messages
 from service.observability.telemetry import ReviewStatistics, Telemetry
-from service.review.join import Reviews
+from service.review.join import Became, Reviews
 from service.review.topics import Topics
 from service.settings import Settings
 from service.settings.review import Review
 
 EVERY = 15.0
 """Seconds between two looks at the topics."""
+_DAY = 86_400.0
 
 log = structlog.get_logger(__name__)
 
@@ -60,4 +61,9 @@ async def _look(review: Review, reviews: Reviews, topics: Topics) -> None:
 
 
 def _statistics(topic: str, reviews: Reviews) -> ReviewStatistics:
-    return ReviewStatistics(topic, {(best, became.value): count for (best, became), count in reviews.became.items()})
+    of_a_day = reviews.since(1000 * (time.time() - _DAY))
+    return ReviewStatistics(topic, _named(reviews.became), _named(of_a_day))
+
+
+def _named(became: Mapping[tuple[str, Became], int]) -> dict[tuple[str, str], int]:
+    return {(best, what.value): count for (best, what), count in became.items()}

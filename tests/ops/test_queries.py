@@ -124,9 +124,13 @@ async def run(
     for topic in (TOPIC, "tickets.classified", "tickets.dead", "tickets.review", "tickets.decisions"):
         broker.list_topics(topic, timeout=10)  # asking for a topic makes it
     at = next(iter(broker.list_topics(timeout=10).brokers.values()))
-    about = {"question": "tickets:1", "proposed": ["access"]}
-    broker.produce("tickets.review", orjson.dumps({"best": {"name": "access"}, "text": "a", "review": about}))
-    broker.produce("tickets.decisions", orjson.dumps({"question": "tickets:1", "labels": ["access"]}))
+    for number, days in enumerate((2, 0)):
+        then = int(1000 * (time.time() - days * 86_400))
+        about = {"question": f"tickets:{number}", "proposed": ["access"]}
+        asked = {"best": {"name": "access"}, "text": "a", "review": about}
+        broker.produce("tickets.review", orjson.dumps(asked), timestamp=then)
+        said = {"question": f"tickets:{number}", "labels": ["access"]}
+        broker.produce("tickets.decisions", orjson.dumps(said), timestamp=then)
     assert broker.flush(10) == 0
     (faults := folder / "faults.yaml").write_text(FAULTS, encoding="utf-8")
     registered = Registration.parse(f"tickets/production={scene.served}")
@@ -169,6 +173,8 @@ def yesterday_and_a_week_ago(shares: Mapping[str, float]) -> str:
         "namespace_job_topic:labelstream_record_characters:mean1h{%s}": 40.0,
         "namespace_job_topic:labelstream_records_finished:rate1h{%s}": 2.0,
         "namespace_job_topic:labelstream_confidence:unsure1h{%s}": 0.1,
+        "namespace_job_topic:labelstream_trial_records:agreement6h{%s}": 0.9,
+        "namespace_job_topic:labelstream_trial_records:compared6h{%s}": 300.0,
     }
     labels = ",".join(f'{name}="{value}"' for name, value in {**WHOSE, "topic": TOPIC}.items())
     lines = []

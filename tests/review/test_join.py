@@ -87,6 +87,20 @@ def test_a_decision_may_be_for_no_class_at_all() -> None:
     assert decision(record(0, orjson.dumps(said))) == Decision("1", (), record(0).timestamp)
 
 
+def test_lately_is_by_when_people_decided_and_tells_agreement_that_is_nil() -> None:
+    reviews = joined(asked("1"), asked("2"), asked("3", "refund"), asked("4", "refund"))
+    for name, at in [("1", HOUR + 1), ("2", HOUR + 9), ("3", HOUR + 9), ("4", 2 * HOUR + 9)]:
+        reviews.decide(decided(name, "billing", at=at))
+    assert reviews.since(HOUR + 9) == {
+        ("billing", Became.AGREED): 1,
+        ("billing", Became.CORRECTED): 0,
+        ("refund", Became.AGREED): 0,
+        ("refund", Became.CORRECTED): 1,
+    }, "without the one that is late"
+    reviews.decide(decided("2", "refund", at=HOUR + 10))
+    assert reviews.since(HOUR + 9)["billing", Became.CORRECTED] == 1, "of several decisions the last counts"
+
+
 def test_what_was_asked_long_ago_is_let_go_of_with_its_decisions() -> None:
     reviews = joined(asked("1"), asked("2", "refund")._replace(at=2 * HOUR))
     reviews.decide(decided("1", "billing"))

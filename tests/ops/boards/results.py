@@ -267,6 +267,7 @@ def _redacted() -> object:
 def _trials() -> list[object]:
     by = "sum by (classifier) (rate(labelstream_trial_{}{{{}}}[{}]))"
     seconds = by.format("seconds_sum", TOPIC, RATE), by.format("seconds_count", TOPIC, RATE)
+    then = f"namespace_job_topic:labelstream_trial_records:agreement6h{{{STREAM}}}"
     return [
         stacked(
             "Agreement",
@@ -275,6 +276,14 @@ def _trials() -> list[object]:
             "suffix:/s",
             per_second("labelstream_trial_records_total", TOPIC, "became"),
             mode=StackingMode.PERCENT,
+        ),
+        lines(
+            "Agreement lost since yesterday",
+            "How much smaller the share of records on which both agree is, of six hours, than a day ago. Alert: "
+            "LabelstreamTrialDisagrees, after an hour of it, if chance does not explain it.",
+            "percentunit",
+            Query(f"max by (topic) ({then} offset 1d - {then})", "{{topic}}"),
+            limit=alerting("LabelstreamTrialDisagrees"),
         ),
         rows_of(
             "Where they differ",
@@ -345,8 +354,9 @@ def _lanes() -> list[object]:
 
 
 def _reviews() -> list[object]:
-    agreed, decided = (
-        f'sum by (topic, label) (labelstream_review_decisions{{{STREAM}, became=~"{became}"}})'
+    agreed, decided, *of_a_day = (
+        f'sum by (topic, label) (labelstream_review_decisions{when}{{{STREAM}, became=~"{became}"}})'
+        for when in ("", "_of_a_day")
         for became in ("agreed", "agreed|corrected")
     )
     return [
@@ -356,6 +366,29 @@ def _reviews() -> list[object]:
             "`labelstream reviews watch` running. It falls for a class: look at what was corrected, and train with it.",
             "percentunit",
             Query(f"({agreed} or 0 * {decided}) / ({decided} > 0)", "{{topic}} {{label}}"),
+        ),
+        lines(
+            "Agreement lost, in a day",
+            "How much smaller the share of decisions that agree is, of the last day, than of all before it. Alert: "
+            "LabelstreamPeopleDisagree, after an hour of it, if chance does not explain it.",
+            "percentunit",
+            Query(
+                "max by (topic) ("
+                f"namespace_job_topic:labelstream_review_decisions:agreement_before1d{{{STREAM}}}"
+                f" - namespace_job_topic:labelstream_review_decisions:agreement1d{{{STREAM}}})",
+                "{{topic}}",
+            ),
+            limit=alerting("LabelstreamPeopleDisagree"),
+        ),
+        rows_of(
+            "Agreement, of a day and in all",
+            "By the classifier's best class, with the number of the last day's decisions.",
+            {
+                "Last day": (f"({of_a_day[0]}) / ({of_a_day[1]} > 0)", "percentunit", Limit(0, "text")),
+                "In all": (f"({agreed} or 0 * {decided}) / ({decided} > 0)", "percentunit", Limit(0, "text")),
+                "Decisions": (of_a_day[1], "short", Limit(0, "text")),
+            },
+            sort="Decisions",
         ),
         lines(
             "Decisions, by what they became",
