@@ -104,10 +104,10 @@ async def _comprehend_jobs(
     return jobs
 
 
-async def _local(branch: settings.Local, _: Limits, __: AccountTelemetry, stack: AsyncExitStack) -> CallProvider:
+async def _local(branch: settings.Local, _: Limits, events: AccountTelemetry, stack: AsyncExitStack) -> CallProvider:
     from service.providers.local import Local  # noqa: PLC0415  see above
 
-    local = await asyncio.to_thread(Local, branch)
+    local = await asyncio.to_thread(Local, branch, events.process_died)
     stack.callback(local.close)
     return local
 

@@ -345,6 +345,7 @@ class AccountTelemetry:
         self._resumed = telemetry.resumed.labels(*self._names)
         self._hedges = {outcome: telemetry.hedges.labels(*self._names, outcome) for outcome in ("won", "lost")}
         self._joined = telemetry.joined.labels(*self._names)
+        self._processes_died = telemetry.processes_died.labels(*self._names)
 
     def request(self, operation: str, outcome: str, seconds: float) -> None:
         """One HTTP request ended: `outcome` is a status class such as `2xx`, or `error`."""
@@ -385,6 +386,10 @@ class AccountTelemetry:
     def joined(self, parts: int) -> None:
         """A document was asked for in so many parts, and their answers were made one."""
         self._joined.observe(parts)
+
+    def process_died(self) -> None:
+        """A process that answers from an embedded model was ended from outside."""
+        self._processes_died.inc()
 
     def hedged(self, *, won: bool) -> None:
         """A call was asked a second time, and that was the first to be answered, or was not."""
@@ -429,6 +434,14 @@ class RegistryTelemetry:
     def request(self, operation: str, outcome: str, seconds: float) -> None:
         """One HTTP request ended: `outcome` is a status class such as `2xx`, or `error`."""
         self._duration.labels(operation, outcome).observe(seconds)
+
+
+def _tell_the_process(registry: CollectorRegistry) -> None:
+    """What is running, and its CPU, memory and open files by the names that they have everywhere."""
+    Info("labelstream_build", "What is running.", registry=registry).info(
+        {"version": version("labelstream"), "python": platform.python_version()}
+    )
+    ProcessCollector(registry=registry)
 
 
 class Telemetry(Collector):
@@ -536,6 +549,11 @@ class Telemetry(Collector):
             *_WHO,
             "outcome",
         )
+        self.processes_died = counter(
+            "model_processes_died",
+            "Times that a process of an embedded model was ended from outside, and all of the account's were replaced.",
+            *_WHO,
+        )
         self.job_polls = histogram("job_polls", "Polls that a job took.", _POLL_BUCKETS, *_WHO)
         self.limits_shared = Gauge(
             "labelstream_limits_shared",
@@ -548,10 +566,7 @@ class Telemetry(Collector):
         )
         self.registry_asked = RegistryTelemetry(histogram)
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop runs what is due.", _LAG_BUCKETS)
-        Info("labelstream_build", "What is running.", registry=registry).info(
-            {"version": version("labelstream"), "python": platform.python_version()}
-        )
-        ProcessCollector(registry=registry)  # CPU, memory and open files, by the names that they have everywhere
+        _tell_the_process(registry)
         registry.register(self)
 
     def stream(self, topic: str, statistics: Callable[[], StreamStatistics]) -> StreamTelemetry:

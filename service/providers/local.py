@@ -3,10 +3,12 @@
 import asyncio
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol
+
+import structlog
 
 from service import settings
 from service.documents import Classified, ClassScore, Document, Outcome
@@ -15,6 +17,8 @@ from service.model.classifier import Classifier
 from service.process import end_with_parent
 
 Answers = list[tuple[ClassScore, ...]]
+
+log = structlog.get_logger(__name__)
 
 
 class Answering(Protocol):
@@ -30,7 +34,8 @@ class Answering(Protocol):
 class Local:
     """A trained model of `labelstream models train`; nothing leaves the machine and nothing is billed.
 
-    Raises Misconfigured where the model cannot be read.
+    `died` is called when a process that answers was ended from outside. Raises Misconfigured where the model cannot be
+    read.
     """
 
     documents_per_call = 256
@@ -38,14 +43,14 @@ class Local:
     characters_per_document = 1_000_000
     bytes_per_call = bytes_per_document = 4_000_000  # only characters are counted
 
-    def __init__(self, local: settings.Local) -> None:
+    def __init__(self, local: settings.Local, died: Callable[[], None] = lambda: None) -> None:
         try:
             self._classifier = Classifier.load(local.model)
         except ModelError as error:
             raise Misconfigured(f"model: {error}") from None
         self._answering: Answering
         if local.processes:
-            self._answering = _Processes(self._classifier, local.processes)
+            self._answering = _Processes(self._classifier, local.processes, died)
         else:
             self._answering = _Threads(self._classifier, local.threads)
         self.model = f"{self._classifier.name}@{self._classifier.digest}"
@@ -84,9 +89,10 @@ class _Processes:
     here, so that a file that is replaced meanwhile does not answer under the name of the one before.
     """
 
-    def __init__(self, classifier: Classifier, count: int) -> None:
+    def __init__(self, classifier: Classifier, count: int, died: Callable[[], None]) -> None:
         self._classifier = classifier
         self._count = count
+        self._died = died
         self._pool = self._started()
 
     async def classify(self, texts: list[str]) -> Answers:
@@ -107,6 +113,8 @@ class _Processes:
         except BrokenProcessPool:
             if self._pool is pool:  # the first to hear of it
                 self._pool = self._started()
+                self._died()
+                log.warning("model_process_died", model=self._classifier.name, started=self._count)
             raise
 
     def close(self) -> None:

@@ -1,17 +1,22 @@
+import asyncio
+import multiprocessing
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from structlog.testing import capture_logs
 
 from service import settings
 from service.dispatch import accounts
 from service.errors import Misconfigured
+from service.model.classifier import Classifier
 from service.observability.telemetry import Telemetry
 from service.providers.azure_language import AzureLanguage
 from service.providers.content_safety import ContentSafety
 from service.providers.content_understanding import ContentUnderstanding
 from service.providers.local import Local
 from tests.commands import small_model
+from tests.providers.contract import document
 
 RESOURCE: dict[str, Any] = {"endpoint": "https://contoso.cognitiveservices.azure.com", "key": "a-key"}
 KINDS = get_args(get_args(settings.Account)[0])
@@ -47,6 +52,23 @@ async def test_an_embedded_model_is_asked_at_once_as_often_as_keeps_all_busy(
     async with accounts.opened({"onsite": branch}, ["onsite"], Telemetry()) as ready:
         assert isinstance(ready["onsite"].provider, Local)
         assert ready["onsite"].statistics().limits.in_flight_limit == at_once
+
+
+async def test_a_process_of_an_embedded_model_that_died_is_counted_and_logged(tmp_path: Path) -> None:
+    model = small_model(tmp_path / "small")
+    telemetry, branch = Telemetry(), settings.Local(provider="local", model=model, processes=1)
+    async with accounts.opened({"onsite": branch}, ["onsite"], telemetry) as ready:
+        provider = ready["onsite"].provider
+        assert isinstance(provider, Local)
+        await provider.classify([document()])
+        (child,) = multiprocessing.active_children()
+        child.kill()
+        with capture_logs() as logged:
+            await asyncio.gather(*(provider.classify([document()]) for _ in range(3)))
+    died = {"account": "onsite", "provider": "local"}
+    assert telemetry.registry.get_sample_value("labelstream_model_processes_died_total", died) == 1
+    assert [line["event"] for line in logged] == ["model_process_died"]
+    assert (logged[0]["model"], logged[0]["started"]) == (Classifier.load(model).name, 1)
 
 
 def test_every_kind_of_account_can_be_opened() -> None:

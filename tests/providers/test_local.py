@@ -81,7 +81,7 @@ class _Fatal(Classifier):
     """A model that whatever process answers from it dies of."""
 
     def __init__(self) -> None:
-        pass
+        self.name = "fatal"
 
     def __getstate__(self) -> dict[str, object]:
         return {}

@@ -125,6 +125,13 @@ def _waiting() -> list[object]:
             per_second("labelstream_provider_retries_total", ACCOUNT, "reason"),
         ),
         lines(
+            "Processes that died",
+            "Processes of an embedded model (`processes`) that were ended from outside; all are replaced, and their "
+            "batches asked again. Usually memory: each has a copy of the model.",
+            "suffix:/s",
+            Query(f"sum(rate(labelstream_model_processes_died_total{{{ACCOUNT}}}[{RATE}]))", "died"),
+        ),
+        lines(
             "Asked a second time",
             "Calls that were late, by whether the second answer was the first to come (won). Many lost: `limits.hedge` "
             "begins too early.",
