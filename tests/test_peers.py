@@ -21,7 +21,7 @@ from tests.peers.__main__ import FORMS, Measured, Unmeasured, built, table
 )
 def test_what_is_behind_its_goal_is_said_beside_it(form: str, documents_per_s: float, shown: list[str]) -> None:
     ours = Measured(FORMS["labelstream"], 6000, failing={"lost": 0, "repeated": 7}, documents=1000)
-    console = Console(width=200, file=StringIO())
+    console = Console(width=260, file=StringIO())
     console.print(table([ours, Measured(FORMS[form], documents_per_s)]))
     assert isinstance(console.file, StringIO)
     first, second = [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
@@ -33,7 +33,7 @@ def test_the_engine_of_redpanda_connect_is_not_measured_without_go(monkeypatch: 
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unmeasured, match="takes Go, which is not here") as unmeasured:
         built()
-    console = Console(width=200, file=StringIO())
+    console = Console(width=260, file=StringIO())
     console.print(table([Measured(FORMS["benthos"], unmeasured=str(unmeasured.value))]))
     assert isinstance(console.file, StringIO)
     (row,) = [line for line in console.file.getvalue().splitlines() if line.startswith("│")]

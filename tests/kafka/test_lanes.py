@@ -182,6 +182,7 @@ def test_what_a_worker_that_is_killed_has_paid_for_in_the_second_stage_is_not_pa
         metrics = httpx.get(worker.events("started")[0]["health"] + "/metrics").text
         return sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith(name))
 
+    asked = "labelstream_batch_size_records"
     noted = f'labelstream_messages_produced_total{{topic="{incoming}.{incoming}.jobs"}}'  # and safe at the broker
     with serving(tmp_path, model, "--faults", faults) as (url, _):
         unsure = {"when": {"best": "access"}, "ask": "served"}
@@ -191,7 +192,8 @@ def test_what_a_worker_that_is_killed_has_paid_for_in_the_second_stage_is_not_pa
         config = write_config(tmp_path / "triage.yaml", configured)
         with started(tmp_path, "run", config) as worker:
             worker.wait_until(lambda: worker.events("started"))
-            worker.wait_until(lambda: sample(worker, SUBMITTED) == 8)
+            worker.wait_until(lambda: sample(worker, f'{asked}_sum{{account="served"') == 200)
+            worker.wait_until(lambda: sample(worker, SUBMITTED) == sample(worker, f'{asked}_count{{account="served"'))
             worker.wait_until(lambda: 8 <= sample(worker, "labelstream_job_notes") == sample(worker, noted))
             assert worker.ended_by(signal.SIGKILL) == -signal.SIGKILL
         with started(tmp_path, "run", config) as worker:

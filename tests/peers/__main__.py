@@ -442,7 +442,7 @@ def main() -> None:
     if options.json:
         sys.stdout.write(orjson.dumps([asdict(each) for each in measured]).decode() + "\n")
     else:
-        Console(width=170).print(table(measured))
+        Console(width=210).print(table(measured))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ async def listening(speak: Speak, tls: ssl.SSLContext | None = None) -> AsyncIte
     """A server on a port of its own; its conversations are over when it is left."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError):  # who asks may leave before it is all said
             await speak(reader, writer)
         writer.close()
         with suppress(OSError):
