@@ -4,6 +4,7 @@ The specification's Kafka protocol binding and JSON event format say how: github
 """
 
 import base64
+import codecs
 from collections.abc import Callable, Iterable
 from email.message import Message as _Mail
 from functools import lru_cache
@@ -18,6 +19,10 @@ _EVENT = "application/cloudevents"
 _REQUIRED = ("id", "source", "type")
 _STRUCTURED = (_CONTENT_TYPE, b"application/cloudevents+json; charset=UTF-8")
 _BINARY = (_CONTENT_TYPE, b"application/json")
+_LONGEST_CONTENT_TYPE = 1_000
+"""Characters: the time that it takes to read one grows with the square of its length."""
+_OF_NO_TEXT = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
+"""Codecs of Python that are slow, or give what UTF-8 cannot write, and that nobody's text is in."""
 
 Enveloped = tuple[bytes, list[tuple[str, bytes]]]
 
@@ -38,8 +43,8 @@ def event(record: Record) -> object | Refused:
         return _undecodable(f"not JSON: {error.msg} at character {error.pos}")
     except UnicodeDecodeError as error:
         return _undecodable(f"the event is not {error.encoding} text: {error.reason} at byte {error.start}")
-    except (LookupError, UnicodeError):
-        return _undecodable("the event's data has a charset in its content type that is not known")
+    except (LookupError, ValueError):
+        return _undecodable("the event's content type cannot be read, or names a charset that is not known")
 
 
 def _structured(value: bytes, content_type: str) -> object | Refused:
@@ -74,7 +79,7 @@ def _with_data(found: dict[str, object], data: bytes) -> object | Refused:
     if kind.endswith(("/json", "+json")):
         found["data"] = orjson.loads(data)
     elif kind.startswith("text/"):
-        found["data"] = data.decode(charset)
+        found["data"] = data.decode(_known(charset))
     else:
         return _undecodable("the event's data is neither JSON nor text, as its content type says")
     return _sound(found)
@@ -93,10 +98,19 @@ def _undecodable(why: str) -> Refused:
 
 @lru_cache(maxsize=256)
 def _media(content_type: str) -> tuple[str, str]:
-    """Media type and charset."""
+    """Media type and charset. Raises LookupError and ValueError."""
+    if len(content_type) > _LONGEST_CONTENT_TYPE:
+        raise ValueError(content_type[:_LONGEST_CONTENT_TYPE])
     mail = _Mail()
     mail["content-type"] = content_type
     return mail.get_content_type(), mail.get_content_charset("utf-8")
+
+
+def _known(charset: str) -> str:
+    """The charset, if it is one. Raises LookupError and ValueError."""
+    if (name := codecs.lookup(charset).name) in _OF_NO_TEXT:
+        raise LookupError(name)
+    return charset
 
 
 def _without_attributes(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:

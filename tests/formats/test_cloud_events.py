@@ -94,8 +94,12 @@ def test_data_is_json_or_text_in_the_charset_that_the_event_says(read: Record) -
         (binary(b"{", content__type=b"application/json"), "not JSON"),
         (binary(b"x", content__type=b"image/png"), "neither JSON nor text"),
         (binary(b"\xff", content__type=b"text/plain"), "not utf-8 text"),
-        (binary(b"x", content__type=b"text/plain; charset=klingon"), "a charset in its content type that is not known"),
-        (binary(b"x", content__type=b"text/plain; charset=hex"), "a charset in its content type that is not known"),
+        (binary(b"x", content__type=b"text/plain; charset=klingon"), "names a charset that is not known"),
+        (binary(b"x", content__type=b"text/plain; charset=hex"), "names a charset that is not known"),
+        (binary(b"x", content__type=b"text/plain; charset=a\0b"), "content type cannot be read"),
+        (binary(b"x", content__type=b"text/plain; charset*%b=z" % (b"1" * 900)), "content type cannot be read"),
+        (binary(b"x", content__type=b"text/plain; charset*%b=z" % (b"1" * 5_000)), "content type cannot be read"),
+        (structured(data_base64="eA==", datacontenttype="text/plain; charset=a\0b"), "content type cannot be read"),
         (binary(b'"x"', ce_subject=b"\xff"), "not utf-8 text"),
     ],
 )
@@ -104,6 +108,19 @@ def test_what_is_no_event_or_has_no_text_in_it_is_refused(read: Record, why: str
     assert isinstance(refused, Refused)
     assert refused.reason is Reason.UNDECODABLE
     assert why in refused.message
+
+
+@pytest.mark.parametrize("codec", ["idna", "punycode", "utf7", "unicode_escape", "raw_unicode_escape", "undefined"])
+def test_a_codec_of_python_that_is_slow_or_gives_half_characters_is_no_charset(codec: str) -> None:
+    refused = whole().read(binary(b"+2AA-", content__type=b"text/plain; charset=%b" % codec.encode()), AT)
+    assert isinstance(refused, Refused)
+    assert "names a charset that is not known" in refused.message
+
+
+def test_a_content_type_that_would_take_seconds_to_read_is_refused_at_once() -> None:
+    refused = whole().read(binary(b"x", content__type=b"text/plain" + b";" * 1_000), AT)
+    assert isinstance(refused, Refused)
+    assert "content type cannot be read" in refused.message
 
 
 def test_an_event_without_data_is_a_tombstone_in_binary_mode_and_without_text_in_structured_mode() -> None:
