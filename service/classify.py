@@ -31,6 +31,13 @@ class Summary:
     seconds: float
     output: str
 
+    def __str__(self) -> str:
+        more = " more" * self.resumed
+        why = f" (why is in {self.output}.dead)" * bool(self.dead_letters)
+        counts = f"{self.classified:,}{more} classified into {self.output}, {self.dead_letters:,}{more} refused{why}"
+        ending = "" if self.finished else "; stopped before the end, and the same command goes on"
+        return f"{counts}, in {self.seconds:.1f} s{ending}"
+
 
 def local_stream(model: Path) -> tuple[dict[str, settings.Account], settings.Stream]:
     """The accounts and stream for classifying with one embedded model."""

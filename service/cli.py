@@ -198,11 +198,7 @@ def classify(  # noqa: PLR0917  options, which Typer reads by name
     if as_json:
         console.print_json(summary)
     else:
-        console.out().print(
-            f"{summary.classified:,} classified into {summary.output}, {summary.dead_letters:,} refused,"
-            f" in {summary.seconds:.1f} s",
-            highlight=False,
-        )
+        console.out().print(str(summary), highlight=False, soft_wrap=True)
     if not summary.finished:
         raise typer.Exit(130)
 

@@ -11,6 +11,7 @@ import httpx
 import orjson
 import pytest
 
+from service.classify import Summary
 from tests.commands import (
     CANARY_KEY,
     CANARY_TEXT,
@@ -78,7 +79,7 @@ def test_refused_documents_are_kept_beside_with_the_reason_and_as_they_came(tmp_
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(lines))
     run = labelstream("classify", "in.jsonl", "--model", model, "--out", "out.jsonl", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("1 classified into out.jsonl, 4 refused, in ")
+    assert run.stdout.startswith("1 classified into out.jsonl, 4 refused (why is in out.jsonl.dead), in ")
     assert [result["id"] for result in read_lines(tmp_path / "out.jsonl")] == ["delivery-0"]
     letters = read_lines(tmp_path / "out.jsonl.dead")
     assert [letter["source"] for letter in letters] == [
@@ -88,6 +89,12 @@ def test_refused_documents_are_kept_beside_with_the_reason_and_as_they_came(tmp_
     assert all(letter["message"] for letter in letters)
     assert [letter.get("value") for letter in letters[:3]] == [line.decode() for line, _ in REFUSED[:3]]
     assert "value_base64" in letters[3]
+
+
+def test_a_run_that_was_stopped_says_so_and_how_to_go_on() -> None:
+    summary = Summary(1200, 1200, 0, finished=False, resumed=False, seconds=2, output="out.jsonl")
+    told = "1,200 classified into out.jsonl, 0 refused, in 2.0 s"
+    assert str(summary) == f"{told}; stopped before the end, and the same command goes on"
 
 
 def test_results_are_never_written_over(tmp_path: Path, model: Path) -> None:
@@ -193,18 +200,26 @@ def test_the_accounts_of_a_configuration_classify_files_and_neither_side_tells(t
             assert CANARY_KEY not in said
 
 
-def test_a_crash_in_the_middle_shows_neither_texts_nor_keys(tmp_path: Path, model: Path) -> None:
-    write_lines(tmp_path / "in.jsonl", [{"id": n, "text": f"{CANARY_TEXT} {n}"} for n in range(2000)])
+def test_a_full_disk_is_told_by_the_file_and_gone_on_with_when_there_is_room(tmp_path: Path, model: Path) -> None:
+    documents = [{"id": str(n), "text": f"{CANARY_TEXT} {n}"} for n in range(2000)]
+    write_lines(tmp_path / "in.jsonl", documents)
     settings = tree(NOWHERE, {"provider": "local", "model": str(model)}, TOPICS)
     settings["accounts"]["azure"] = served_account(f"http://{NOWHERE}")
     config = write_config(tmp_path / "triage.yaml", settings)
     command = ("classify", "in.jsonl", "--config", config, "--out", "out.jsonl")
     run = labelstream(*command, cwd=tmp_path, under='ulimit -f 128; exec "$@"')  # the disk is full
-    assert run.returncode in {1, 2}
-    assert run.stdout == ""
-    assert "File too large" in run.stderr
+    assert (run.returncode, run.stdout) == (2, "")
+    said = "out.jsonl: cannot be written: File too large; when it can, the same command goes on"
+    assert run.stderr.splitlines()[-1] == f"labelstream: {said}"
+    assert "Traceback" not in run.stderr
     assert CANARY_TEXT not in run.stderr
     assert CANARY_KEY not in run.stderr
+    run = labelstream(*command, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert " more classified into out.jsonl, 0 more refused, in " in run.stdout
+    assert sorted(result["id"] for result in read_lines(tmp_path / "out.jsonl")) == sorted(
+        document["id"] for document in documents
+    )
 
 
 @pytest.mark.parametrize(

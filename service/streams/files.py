@@ -12,7 +12,7 @@ import csv
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,7 +59,7 @@ class Files:
         sizes = self._restore()
         with contextlib.ExitStack() as stack:
             self._files = [
-                stack.enter_context(_cut(path, size))
+                stack.enter_context(_appended(path, size))
                 for path, size in zip((self._output, self._dead_letters), sizes, strict=True)
             ]
             await self.commit({})  # so that a run that is killed at once can be gone on with, too
@@ -86,7 +86,8 @@ class Files:
         """As `delivery.Sink.publish`; without an await, so that no commit comes between writing and resolving."""
         for message in messages:
             dead = message.topic == self._dead_letter_topic
-            self._files[dead].write(_letter(message) if dead else (message.value or b"") + b"\n")
+            with _writing(self._dead_letters if dead else self._output):
+                self._files[dead].write(_letter(message) if dead else (message.value or b"") + b"\n")
             self.refused += dead
             self.classified += not dead
         return []
@@ -94,19 +95,21 @@ class Files:
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
         """As `source.Source.commit`: one note, replaced as a whole, of offsets and lengths together."""
         self._marks.update(marks)
-        for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
+        for path, file in zip((self._output, self._dead_letters), self._files, strict=True):
+            with _writing(path):
+                file.flush()
+                os.fsync(file.fileno())
         note = {
             "sizes": [file.tell() for file in self._files],
             "marks": [[*partition, *mark] for partition, mark in self._marks.items()],
         }
         draft = self._note.with_name(self._note.name + ".draft")
-        with draft.open("wb") as file:
-            file.write(orjson.dumps(note))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._note)
+        with _writing(self._note):
+            with draft.open("wb") as file:
+                file.write(orjson.dumps(note))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._note)
 
     def partitions(self) -> int:
         """As `source.Source.partitions`; nobody else reads these files."""
@@ -181,18 +184,36 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
             raise Misconfigured(f"{path}: line {reader.line_num + 1}: {error}") from None
 
 
-def _cut(path: Path, size: int) -> BinaryIO:
+@contextmanager
+def _appended(path: Path, size: int) -> Iterator[BinaryIO]:
+    file = _cut(path, size)
     try:
+        yield file
+    finally:
+        with _writing(path):  # what is written last meets the full disk only here
+            file.close()
+
+
+def _cut(path: Path, size: int) -> BinaryIO:
+    with _writing(path):
         path.touch()
         written = path.stat().st_size
         if written >= size:
             os.truncate(path, size)
             return path.open("ab")
-    except OSError as error:
-        raise Misconfigured(f"{path}: cannot be written: {error.strerror}") from None
     raise Misconfigured(
         f"{path}: has {written:,} bytes, but {size:,} were written; remove the outputs and their progress"
     )
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Misconfigured(
+            f"{path}: cannot be written: {error.strerror}; when it can, the same command goes on"
+        ) from None
 
 
 def _letter(message: Message) -> bytes:

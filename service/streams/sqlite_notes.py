@@ -73,6 +73,6 @@ class SqliteNotes:
                 database.execute(_TABLE)
                 yield database
         except sqlite3.Error as error:
-            raise Misconfigured(
-                f"{self._path}: the jobs under way cannot be kept there: {error}; remove it to begin anew"
-            ) from None
+            full = isinstance(error, sqlite3.OperationalError)  # or locked, and what is noted is paid for
+            advice = "when they can, the same command goes on" if full else "remove it to begin anew"
+            raise Misconfigured(f"{self._path}: the jobs under way cannot be kept there: {error}; {advice}") from None
